@@ -1,0 +1,4 @@
+"""What a build makes: wheel, OCI image, lock, SBOM, provenance.
+
+Same inputs, same bytes.
+"""

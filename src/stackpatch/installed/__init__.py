@@ -1,0 +1,4 @@
+"""Packages and caches in a Python environment on this machine.
+
+Nothing here builds anything.
+"""

@@ -1,0 +1,110 @@
+"""The one place that starts programs: argv only, scrubbed environment, timeouts, captured output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackpatch.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+# A user's GIT_DIR, GIT_INDEX_FILE or GIT_CONFIG_* would make git act on another repository than
+# the one we name (pre-commit met this inside hooks); what git needs to reach a server stays.
+_GIT_KEPT = frozenset(
+    {
+        "GIT_SSL_CAINFO",
+        "GIT_SSL_CAPATH",
+        "GIT_SSL_NO_VERIFY",
+        "GIT_SSH",
+        "GIT_SSH_COMMAND",
+        "GIT_SSH_VARIANT",
+        "GIT_ASKPASS",
+        "GIT_HTTP_PROXY_AUTHMETHOD",
+        "GIT_ALLOW_PROTOCOL",
+        "GIT_TRACE",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a program left behind: exit status and both streams as bytes."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    def text(self) -> str:
+        """Standard output as UTF-8, undecodable bytes replaced."""
+        return self.stdout.decode("utf-8", "replace")
+
+    def error_text(self) -> str:
+        """The last 2,000 characters of standard error, for a message."""
+        return self.stderr.decode("utf-8", "replace").strip()[-2000:]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for child programs: ours, in the C.UTF-8 locale, without inherited GIT_*."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _GIT_KEPT}
+    env["LC_ALL"] = "C.UTF-8"
+    env.pop("LANGUAGE", None)
+    if extra:
+        env.update(extra)
+    return env
+
+
+def find(program: str) -> Path | None:
+    """Where `program` is on PATH, or None."""
+    from pathlib import Path
+
+    found = shutil.which(program)
+    return Path(found) if found else None
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a program to its end and capture what it printed.
+
+    env: variables added to `environment()`. timeout: seconds.
+    Raises EnvironmentProblem when the program is missing or runs into the timeout and, with
+    check, when it ends with another status than 0. The program's own status is never ours.
+    """
+    words = tuple(str(word) for word in argv)
+    try:
+        done = subprocess.run(
+            words,
+            cwd=cwd,
+            env=environment(env),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            timeout=timeout,
+        )
+    except FileNotFoundError as error:
+        if cwd is not None and not cwd.is_dir():
+            msg = f"cannot run {words[0]}: the folder {cwd} does not exist"
+            raise EnvironmentProblem(msg) from error
+        msg = f"{words[0]} is not installed or not on PATH"
+        raise EnvironmentProblem(msg, hint="`stackpatch doctor` says what is missing") from error
+    except subprocess.TimeoutExpired as error:
+        msg = f"`{' '.join(words[:4])}` did not finish within {timeout:g} s"
+        raise EnvironmentProblem(msg) from error
+    result = Completed(words, done.returncode, done.stdout, done.stderr)
+    if check and result.status != 0:
+        msg = f"`{' '.join(words[:4])}` ended with status {result.status}: {result.error_text()}"
+        raise EnvironmentProblem(msg)
+    return result

@@ -1,0 +1,194 @@
+"""Git objects of a bare repository, read and written in this process: blobs, trees, commits.
+
+Everything that asks "does it apply, has it landed" works on these objects; no work tree, no index
+and no child process is involved, so the cost depends on the paths touched and not on the tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pygit2
+from pygit2.enums import FileMode, ObjectType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+REGULAR = int(FileMode.BLOB)
+EXECUTABLE = int(FileMode.BLOB_EXECUTABLE)
+SYMLINK = int(FileMode.LINK)
+SUBMODULE = int(FileMode.COMMIT)
+DIRECTORY = int(FileMode.TREE)
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What lies at a path: git file mode (0o100644 …) and object id (40 hex)."""
+
+    mode: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who and when, as git records it. seconds: Unix time; offset: minutes east of UTC."""
+
+    name: str
+    email: str
+    seconds: int
+    offset: int
+
+    def raw(self) -> bytes:
+        """As it stands in a commit object. Raises ValueError for what git cannot hold."""
+        if any(c in self.name + self.email for c in "<>\n\0"):
+            msg = f"not a name and address that git can hold: {self.name!r} {self.email!r}"
+            raise ValueError(msg)
+        sign, minutes = "-" if self.offset < 0 else "+", abs(self.offset)
+        zone = f"{sign}{minutes // 60:02}{minutes % 60:02}"
+        return f"{self.name} <{self.email}> {self.seconds} {zone}".encode()
+
+
+class Objects:
+    """The object database of one bare repository.
+
+    Paths are git paths as `str`, with undecodable bytes as surrogate escapes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.repository = pygit2.Repository(str(path))
+        self._trees: dict[str, dict[str, Entry]] = {}
+
+    def blob(self, blob_id: str) -> bytes:
+        """The content of a blob. Raises KeyError when it is not in the store."""
+        kind, content = self.repository.read(blob_id)
+        if kind != ObjectType.BLOB:
+            msg = f"{blob_id} is not a blob"
+            raise KeyError(msg)
+        return content
+
+    def has(self, object_id: str) -> bool:
+        """Whether the object is in the store."""
+        return object_id in self.repository
+
+    def write_blob(self, content: bytes) -> str:
+        """Store bytes, return the blob id."""
+        return str(self.repository.create_blob(content))
+
+    def entry(self, tree: str, path: str) -> Entry | None:
+        """What lies at `path` in the tree, None when nothing does."""
+        current = tree
+        parts = path.split("/")
+        for depth, part in enumerate(parts):
+            found = self.children(current).get(part)
+            if found is None:
+                return None
+            if depth == len(parts) - 1:
+                return found
+            if found.mode != DIRECTORY:
+                return None
+            current = found.id
+        return None
+
+    def read(self, tree: str, path: str) -> bytes | None:
+        """The content of the regular file at `path`, None when there is none."""
+        entry = self.entry(tree, path)
+        if entry is None or entry.mode not in (REGULAR, EXECUTABLE):
+            return None
+        return self.blob(entry.id)
+
+    def walk(self, tree: str, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+        """Every non-directory below the tree with its path, in git's order."""
+        for name, entry in self.children(tree).items():
+            path = f"{prefix}{name}"
+            if entry.mode == DIRECTORY:
+                yield from self.walk(entry.id, f"{path}/")
+            else:
+                yield path, entry
+
+    def with_changes(self, tree: str, changes: Mapping[str, Entry | None]) -> str:
+        """A new tree with these paths set or, where None, removed; empty folders disappear.
+
+        `tree` may be "" for the empty tree. Only the trees above changed paths are read and
+        written. A file in the way of a folder, or a folder in the way of a file, is replaced.
+        """
+        children = dict(self.children(tree)) if tree else {}
+        below: dict[str, dict[str, Entry | None]] = {}
+        for path, entry in changes.items():
+            head, slash, rest = path.partition("/")
+            if slash:
+                below.setdefault(head, {})[rest] = entry
+            elif entry is not None:
+                children[head] = entry
+            else:
+                children.pop(head, None)
+        for name, inner in below.items():
+            old = children.get(name)
+            new = self.with_changes(
+                old.id if old is not None and old.mode == DIRECTORY else "", inner
+            )
+            if new != EMPTY_TREE:
+                children[name] = Entry(DIRECTORY, new)
+            elif old is not None and old.mode == DIRECTORY:
+                del children[name]
+        return self._write_tree(children)
+
+    def commit(
+        self,
+        tree: str,
+        parents: tuple[str, ...],
+        author: Signature,
+        committer: Signature,
+        message: bytes,
+    ) -> str:
+        """Store a commit object, return its id.
+
+        Written as raw bytes: the id depends on these arguments alone, not on git's settings.
+        """
+        lines = [f"tree {tree}".encode()]
+        lines += [f"parent {parent}".encode() for parent in parents]
+        lines += [b"author " + author.raw(), b"committer " + committer.raw(), b"", message]
+        return str(self.repository.write(ObjectType.COMMIT, b"\n".join(lines)))
+
+    def tree_of(self, commit: str) -> str:
+        """The tree of a commit."""
+        _, content = self.repository.read(commit)
+        return content[5:45].decode("ascii")
+
+    def children(self, tree: str) -> dict[str, Entry]:
+        """The entries of one tree object, by name. Raises KeyError when it is not a tree."""
+        known = self._trees.get(tree)
+        if known is not None:
+            return known
+        kind, content = self.repository.read(tree)
+        if kind != ObjectType.TREE:
+            msg = f"{tree} is not a tree"
+            raise KeyError(msg)
+        entries = {}
+        position = 0
+        while position < len(content):
+            space = content.index(b" ", position)
+            end = content.index(b"\0", space)
+            name = content[space + 1 : end].decode("utf-8", "surrogateescape")
+            entries[name] = Entry(
+                int(content[position:space], 8), content[end + 1 : end + 21].hex()
+            )
+            position = end + 21
+        self._trees[tree] = entries
+        return entries
+
+    def _write_tree(self, children: Mapping[str, Entry]) -> str:
+        # git sorts folders as if their names ended in a slash.
+        items = sorted(
+            (name.encode("utf-8", "surrogateescape") + b"/" * (entry.mode == DIRECTORY), entry)
+            for name, entry in children.items()
+        )
+        content = b"".join(
+            b"%o %s\0" % (entry.mode, key.removesuffix(b"/") if entry.mode == DIRECTORY else key)
+            + bytes.fromhex(entry.id)
+            for key, entry in items
+        )
+        return str(self.repository.write(ObjectType.TREE, content))
