@@ -1,0 +1,207 @@
+"""The trailers at the end of a patch's message: what the patch claims about itself.
+
+Yocto's `Upstream-Status` words and DEP-3's `Bug`, plus our `Arch`, `Applies-To` and `Effect`
+(the contract, "Patch headers").
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from stackpatch.errors import InputError
+from stackpatch.model.arch import parse_arch
+
+
+class UpstreamWord(StrEnum):
+    """Yocto's closed vocabulary for what upstream knows of a patch."""
+
+    PENDING = "Pending"
+    SUBMITTED = "Submitted"
+    BACKPORT = "Backport"
+    DENIED = "Denied"
+    INAPPROPRIATE = "Inappropriate"
+    INACTIVE_UPSTREAM = "Inactive-Upstream"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What is true when the patch's effect is there, however upstream wrote it.
+
+    path: in the git tree. symbol: enclosing symbol, `*` for the whole file. pattern: regular
+    expression over the symbol's text. absent: the pattern must not match.
+    """
+
+    path: str
+    symbol: str
+    pattern: str
+    absent: bool
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path} :: {self.symbol} :: {'!' * self.absent}{self.pattern}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trailers:
+    """The parsed trailers. archs and applies_to are None where the patch does not restrict them."""
+
+    status: UpstreamWord | None = None
+    status_note: str | None = None
+    bugs: tuple[str, ...] = ()
+    archs: tuple[str, ...] | None = None
+    applies_to: SpecifierSet | None = None
+    effects: tuple[Effect, ...] = ()
+    others: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Every URL that the trailers name, in order, once each."""
+        texts = (self.status_note or "", *self.bugs)
+        return tuple(dict.fromkeys(u for text in texts for u in _URL.findall(text)))
+
+
+Problem = tuple[int, str]
+
+_URL = re.compile(r"https?://[^\s\]>)]+")
+_TRAILER = re.compile(r"([A-Za-z][A-Za-z0-9-]*): ?(.*)$")
+_OURS = ("Upstream-Status", "Bug", "Arch", "Applies-To", "Effect")
+# What git, DEP-3 and people put beside ours; anything else that looks like a misspelt one of
+# ours is refused, because a trailer nobody reads is a claim nobody checks.
+_NAMESPACES = ("upstream-", "arch-", "applies-", "effect-")
+
+
+def parse_trailers(body: str, *, first_line: int = 1) -> tuple[Trailers, list[Problem]]:
+    """Parse the message body; first_line is the mail's line number of the body's first line."""
+    problems: list[Problem] = []
+    lines = body.split("\n")
+    block_start = _block(lines)
+    for number, line in enumerate(lines[:block_start]):
+        found = _TRAILER.match(line)
+        if found and found[1] in _OURS and found[1] not in ("Bug", "Arch"):
+            problems.append(
+                (first_line + number, f"{found[1]}: not in the last paragraph, where trailers go")
+            )
+    pairs: list[tuple[str, str, int]] = []
+    for number, line in enumerate(lines[block_start:], first_line + block_start):
+        found = _TRAILER.match(line)
+        if found:
+            pairs.append((found[1], found[2].strip(), number))
+        elif pairs and line[:1] in (" ", "\t"):
+            key, value, at = pairs[-1]
+            pairs[-1] = (key, f"{value} {line.strip()}".strip(), at)
+    return _typed(pairs, problems), problems
+
+
+def _block(lines: list[str]) -> int:
+    """Index of the first line of the trailer paragraph; len(lines) when there is none."""
+    end = len(lines)
+    while end and not lines[end - 1].strip():
+        end -= 1
+    start = end
+    while start and lines[start - 1].strip():
+        start -= 1
+    paragraph = lines[start:end]
+    if not paragraph or not _TRAILER.match(paragraph[0]):
+        return len(lines)
+    good = all(_TRAILER.match(line) or line[:1] in (" ", "\t") for line in paragraph)
+    ours = any((found := _TRAILER.match(line)) and found[1] in _OURS for line in paragraph)
+    return start if good or ours else len(lines)
+
+
+def _typed(pairs: list[tuple[str, str, int]], problems: list[Problem]) -> Trailers:
+    status: UpstreamWord | None = None
+    note: str | None = None
+    bugs: list[str] = []
+    archs: tuple[str, ...] | None = None
+    applies: SpecifierSet | None = None
+    effects: list[Effect] = []
+    others: list[tuple[str, str]] = []
+    seen: dict[str, int] = {}
+    for key, value, line in pairs:
+        if key in ("Upstream-Status", "Arch", "Applies-To") and key in seen:
+            problems.append((line, f"{key}: given twice (first at line {seen[key]})"))
+            continue
+        seen.setdefault(key, line)
+        match key:
+            case "Upstream-Status":
+                status, note = _status(value, line, problems)
+            case "Bug":
+                if not _URL.fullmatch(value):
+                    problems.append((line, f"Bug: not a URL: {value!r}"))
+                bugs.append(value)
+            case "Arch":
+                archs = _archs(value, line, problems)
+            case "Applies-To":
+                try:
+                    applies = SpecifierSet(value)
+                except InvalidSpecifier:
+                    problems.append((line, f"Applies-To: not a PEP 440 range: {value!r}"))
+            case "Effect":
+                effect = _effect(value, line, problems)
+                if effect is not None:
+                    effects.append(effect)
+            case _:
+                if near := _misspelt(key):
+                    problems.append((line, f"{key}: no such trailer; did you mean {near}?"))
+                others.append((key, value))
+    return Trailers(status, note, tuple(bugs), archs, applies, tuple(effects), tuple(others))
+
+
+def _status(
+    value: str, line: int, problems: list[Problem]
+) -> tuple[UpstreamWord | None, str | None]:
+    found = re.fullmatch(r"([A-Za-z-]+)(?:\s*\[(.*)\])?", value)
+    words = [word.value for word in UpstreamWord]
+    if not found or found[1] not in words:
+        problems.append((line, f"Upstream-Status: {value!r} is none of {', '.join(words)}"))
+        return None, None
+    word, note = UpstreamWord(found[1]), found[2]
+    if word in (UpstreamWord.SUBMITTED, UpstreamWord.BACKPORT) and not _URL.search(note or ""):
+        problems.append((line, f"Upstream-Status: {word} needs a link, `{word} [https://…]`"))
+    return word, note
+
+
+def _archs(value: str, line: int, problems: list[Problem]) -> tuple[str, ...]:
+    names = []
+    for name in value.replace(",", " ").split():
+        try:
+            names.append(parse_arch(name).name)
+        except InputError as error:
+            problems.append((line, f"Arch: {error.message}; {error.hint}"))
+    if not value.split():
+        problems.append((line, "Arch: names no arch; leave the trailer out for all"))
+    return tuple(names)
+
+
+def _effect(value: str, line: int, problems: list[Problem]) -> Effect | None:
+    parts = [part.strip() for part in value.split(" :: ", 2)]
+    if len(parts) != 3 or not all(parts):
+        problems.append((line, "Effect: want `path :: symbol :: regular expression`"))
+        return None
+    path, symbol, pattern = parts
+    absent = pattern.startswith("!")
+    pattern = pattern.removeprefix("!")
+    try:
+        compiled = re.compile(pattern, re.MULTILINE)
+    except re.error as error:
+        problems.append((line, f"Effect: not a regular expression: {error}"))
+        return None
+    if compiled.search(""):
+        problems.append((line, "Effect: the regular expression matches the empty text"))
+        return None
+    return Effect(path, symbol, pattern, absent, line)
+
+
+def _misspelt(key: str) -> str | None:
+    for ours in _OURS:
+        if key.lower() == ours.lower():
+            return ours
+    if key.lower().startswith(_NAMESPACES):
+        return difflib.get_close_matches(key, _OURS, 1, 0.0)[0]
+    near = difflib.get_close_matches(key, [o for o in _OURS if len(o) > 4], 1, 0.82)
+    return near[0] if near else None
