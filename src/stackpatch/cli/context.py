@@ -1,0 +1,110 @@
+"""The options that every command takes, and the folder with recipes and patches that they name.
+
+A command is written like this, and imports what does the work inside the function:
+
+    def command(stack: Annotated[str, typer.Argument()], *, json: JsonOption = False,
+                root: RootOption = None) -> None:
+        \"""Summary, the same as in commands.TABLE.\"""
+        found = find_root(root)
+        ...
+        output.emit("show", {...}, "text for people", json=json)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stackpatch.errors import InputError
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="Folder with recipes/ and patches/ [default: the nearest one above the current "
+        "folder, else the installed set]",
+    ),
+]
+
+
+class Origin(StrEnum):
+    """How the folder was found."""
+
+    NAMED = "named"
+    ABOVE = "above"
+    INSTALLED = "installed"
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The folder that holds `recipes/` and `patches/`. path is absolute."""
+
+    path: Path
+    origin: Origin
+
+    @property
+    def recipes(self) -> Path:
+        """The folder of `STACK.yaml` files."""
+        return self.path / "recipes"
+
+    @property
+    def patches(self) -> Path:
+        """The folder of series: `STACK/vX.Y.Z/`."""
+        return self.path / "patches"
+
+    @property
+    def dockerfiles(self) -> Path:
+        """The folder of `STACK.Dockerfile` files."""
+        return self.path / "dockerfiles"
+
+
+def find_root(named: Path | None = None) -> Root:
+    """The folder that `--root` names, else the nearest one above, else the installed set.
+
+    Raises InputError when `named` has no recipes, or when there is none anywhere.
+    """
+    if named is not None:
+        path = named.absolute()
+        if not path.is_dir():
+            msg = f"--root {named}: there is no such folder"
+            raise InputError(msg, hint="name the folder that holds recipes/ and patches/")
+        if not (path / "recipes").is_dir():
+            msg = f"--root {named}: it has no recipes/ folder"
+            raise InputError(msg, hint="name the folder that holds recipes/ and patches/")
+        return Root(path, Origin.NAMED)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "recipes").is_dir() and (folder / "patches").is_dir():
+            return Root(folder, Origin.ABOVE)
+    return Root(_installed_set(), Origin.INSTALLED)
+
+
+def _installed_set() -> Path:
+    """The recipes and patches that came with the package: in the wheel, or in its checkout."""
+    package = Path(__file__).absolute().parent.parent
+    for candidate in (package / "data", package.parent.parent):
+        if (candidate / "recipes").is_dir() and (candidate / "patches").is_dir():
+            return candidate
+    msg = "no folder with recipes/ and patches/ above the current one, and none in the package"
+    raise InputError(msg, hint="name one with --root DIR")
+
+
+def subcommands() -> typer.Typer:
+    """A Typer application for a command with subcommands (`cache list`, `cache clear`).
+
+    The module names it `app`; its own docstring becomes the help.
+    """
+    return typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        no_args_is_help=False,
+    )

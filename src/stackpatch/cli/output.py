@@ -1,0 +1,191 @@
+"""What the program says: results on stdout, everything for people on stderr, errors once.
+
+With `--json` a command puts exactly one document on stdout, `{"schema": "stackpatch.NAME/1", …}`,
+also when it fails (`error: {kind, message, hint, where}`). Commands call `emit` once at the end,
+`note` and `warn` on the way, and raise the classes of `stackpatch.errors` for everything else.
+"""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from contextvars import ContextVar
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from stackpatch.cli import terminal
+from stackpatch.errors import EnvironmentProblem, Problems, StackpatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# Whether this run has put its document on stdout: a failure after that must not add a second one.
+_document_written: ContextVar[bool] = ContextVar("document_written", default=False)
+
+
+def emit(
+    name: str,
+    document: Mapping[str, object],
+    text: str | Iterable[str] = "",
+    *,
+    json: bool,
+    failure: StackpatchError | None = None,
+) -> None:
+    """Put the command's result on stdout: the document with `--json`, else the text.
+
+    name: the command, `list` or `cache-list`; the schema is `stackpatch.NAME/1`.
+    text: a string or lines, for people; may hold `terminal.style` colours.
+    failure: the command has a result *and* a finding (lint errors, a conflict). The result is
+    printed, the error is told, and the program ends with the error's exit status.
+    """
+    if json:
+        _write_document(name, document, failure)
+    else:
+        lines = text if isinstance(text, str) else "\n".join(text)
+        if lines:
+            write_result(lines if lines.endswith("\n") else lines + "\n")
+    if failure is not None:
+        _tell(failure)
+        _end(failure.exit_status)
+
+
+def fail(name: str, error: StackpatchError, *, json: bool) -> None:
+    """Tell the error on stderr and, with `--json`, as the run's one document."""
+    if json and not _document_written.get():
+        _write_document(name, {}, error)
+    _tell(error)
+
+
+def note(text: str) -> None:
+    """One line for people on stderr."""
+    _write_people(text + "\n")
+
+
+def warn(text: str) -> None:
+    """A warning on stderr. What a script must know belongs into the document as well."""
+    _write_people(terminal.style("warning:", "yellow", sys.stderr) + f" {text}\n")
+
+
+def start() -> None:
+    """Begin a run: no document is written yet. `cli.main` calls it."""
+    _document_written.set(False)
+
+
+def write_result(text: str) -> None:
+    """Write text to stdout as it is, and flush.
+
+    A reader that went away (`| head`) is no failure: the rest is dropped. A full disk is one.
+    """
+    try:
+        terminal.write(sys.stdout, text)
+    except BrokenPipeError:
+        terminal.silence(sys.stdout)
+    except OSError as error:
+        terminal.silence(sys.stdout)
+        msg = f"cannot write the result to standard output: {error.strerror}"
+        raise EnvironmentProblem(msg) from error
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of left-aligned columns, two spaces apart; colours do not count as width.
+
+    On a terminal that is too narrow, the last column is cut with an ellipsis; in a file or a
+    pipe nothing is ever cut.
+    """
+    cells = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(terminal.width(row[i]) for row in cells) for i in range(len(header))]
+    room = terminal.columns(sys.stdout)
+    lines = []
+    for row in cells:
+        head = "".join(
+            cell + " " * (widths[i] - terminal.width(cell) + 2) for i, cell in enumerate(row[:-1])
+        )
+        last = row[-1]
+        if room is not None:
+            last = terminal.shorten(last, max(room - terminal.width(head), 8))
+        lines.append((head + last).rstrip())
+    return lines
+
+
+def error_document(error: StackpatchError) -> dict[str, object]:
+    """The `error` member: kind, message, hint, where; and problems where there are several."""
+    found: dict[str, object] = {
+        "kind": error.kind,
+        "message": error.message,
+        "hint": error.hint,
+        "where": error.where,
+    }
+    if isinstance(error, Problems):
+        found["problems"] = list(error.problems)
+    return found
+
+
+def render_document(
+    name: str, document: Mapping[str, object], failure: StackpatchError | None = None
+) -> str:
+    """The JSON text: ASCII only, so that no encoding of stdout can break it."""
+    whole: dict[str, object] = {"schema": f"stackpatch.{name}/1", **document}
+    if failure is not None:
+        whole["error"] = error_document(failure)
+    return json_format.dumps(_plain(whole), indent=2, allow_nan=False) + "\n"
+
+
+def _write_document(
+    name: str, document: Mapping[str, object], failure: StackpatchError | None
+) -> None:
+    text = render_document(name, document, failure)
+    if _document_written.get():
+        msg = f"{name} wrote two documents"
+        raise AssertionError(msg)
+    _document_written.set(True)
+    write_result(text)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as strings, tuples as lists, bytes that are not UTF-8 as `\\xNN`.
+
+    A lone surrogate (a file name that is not UTF-8) is legal for json.dumps, but strict readers
+    refuse the document.
+    """
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            if value.isascii():
+                return str(value)
+            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        case PurePath():
+            return _plain(str(value))
+        case dict():
+            return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            msg = f"not a JSON value: {type(value).__name__}"
+            raise TypeError(msg)
+
+
+def _tell(error: StackpatchError) -> None:
+    """The error for people: what, every problem on its own line, where, what to do."""
+    lines = [terminal.style("error:", "red", sys.stderr) + f" {error.message}"]
+    if isinstance(error, Problems):
+        lines += error.problems
+    if error.where:
+        lines.append(f"  where: {error.where}")
+    if error.hint:
+        lines.append(f"  hint: {error.hint}")
+    _write_people("\n".join(lines) + "\n")
+
+
+def _write_people(text: str) -> None:
+    """To stderr; a stderr that is closed or full never changes what the program does."""
+    try:
+        terminal.write(sys.stderr, text)
+    except OSError:
+        terminal.silence(sys.stderr)
+
+
+def _end(status: int) -> NoReturn:
+    import typer
+
+    raise typer.Exit(status)
