@@ -74,6 +74,16 @@ class Objects:
         """Whether the object is in the store."""
         return object_id in self.repository
 
+    def find_blob(self, prefix: str) -> str | None:
+        """The full id of the one blob whose id starts so; None when there is none or several."""
+        if len(prefix) < 7 or not prefix.strip("0"):
+            return None
+        try:
+            found = self.repository.get(prefix)
+        except (ValueError, KeyError):
+            return None
+        return str(found.id) if isinstance(found, pygit2.Blob) else None
+
     def write_blob(self, content: bytes) -> str:
         """Store bytes, return the blob id."""
         return str(self.repository.create_blob(content))

@@ -1,0 +1,325 @@
+"""Where a hunk goes: exact text, and only in the place that it was written for.
+
+Identical lines stand in sibling functions more often than one thinks (four `[10]` gates in one
+FlashInfer file), and every line-based tool relaxes the sibling when upstream reworked the real
+one. So a match of the text is only a candidate. It is taken when the changed lines are in the
+same symbol as in the file that the patch was made on, and a three-way merge, of the file or of the
+symbol alone, gives the same result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from stackpatch.series.merge import merge
+from stackpatch.series.symbols import Symbol, Symbols, parse_symbols, same_symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackpatch.model.diff import Hunk
+
+
+class Reason(StrEnum):
+    """Why a hunk was not placed."""
+
+    NO_MATCH = "no-match"
+    MISPLACED = "misplaced"
+    AMBIGUOUS = "ambiguous"
+    UNPROVEN = "unproven"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A hunk's place. start: 0-based line in the file as found; offset: against the hunk header.
+
+    symbol is None where it was not looked up: in the very file that the patch was made on.
+    """
+
+    hunk: Hunk
+    start: int
+    offset: int
+    symbol: str | None
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A hunk without a place, why, and where its text stands. Lines are 1-based."""
+
+    hunk: Hunk
+    reason: Reason
+    detail: str
+    expected: str | None
+    candidates: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A file's content with its lines and, on demand, its symbols."""
+
+    path: str
+    content: bytes
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines with their ends."""
+        return split_lines(self.content)
+
+    @property
+    def symbols(self) -> Symbols:
+        """The symbols, parsed once for the same content."""
+        return _symbols_of(self.path, self.content)
+
+
+_parsed: dict[tuple[str, bytes], Symbols] = {}
+
+
+def _symbols_of(path: str, content: bytes) -> Symbols:
+    key = (path.rsplit(".", 1)[-1], content)
+    known = _parsed.get(key)
+    if known is None:
+        if len(_parsed) >= 256:
+            _parsed.clear()
+        known = _parsed[key] = parse_symbols(path, content)
+    return known
+
+
+def split_lines(content: bytes) -> list[bytes]:
+    """Split at line feeds only, keeping them; a last line without one stays as it is."""
+    lines = content.split(b"\n")
+    return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+
+
+def find_matches(content: bytes, hunk: Hunk) -> list[int]:
+    """Every 0-based line at which the hunk's old lines stand exactly, as `git apply` looks.
+
+    A hunk that starts at the first line must match there, one without trailing context at the end
+    of the file: that is what its missing context says.
+    """
+    needle = b"".join(hunk.old)
+    if not needle:
+        # Only a new or empty file can take a hunk without old lines.
+        return [0] if not content else []
+    starts: list[int] = []
+    line = 0
+    counted = 0
+    position = content.find(needle)
+    while position != -1:
+        line += content.count(b"\n", counted, position)
+        counted = position
+        end = position + len(needle)
+        at_line = position == 0 or content[position - 1 : position] == b"\n"
+        whole = needle.endswith(b"\n") or end == len(content)
+        begins = hunk.old_start > 1 or line == 0
+        finishes = hunk.trailing_context > 0 or end == len(content)
+        if at_line and whole and begins and finishes:
+            starts.append(line)
+        position = content.find(needle, position + 1)
+    return starts
+
+
+def replace_at(lines: Sequence[bytes], placed: Sequence[tuple[Hunk, int]]) -> bytes:
+    """The content with each hunk's old lines replaced at its 0-based line; ascending order."""
+    out: list[bytes] = []
+    at = 0
+    for hunk, start in placed:
+        out += lines[at:start]
+        out += hunk.new
+        at = start + len(hunk.old)
+    out += lines[at:]
+    return b"".join(out)
+
+
+def place_hunks(
+    hunks: Sequence[Hunk], target: Side, base: Side | None
+) -> tuple[list[Placed], list[Refused]]:
+    """Find a place for every hunk, or say why there is none; all of them, not only the first.
+
+    base: the file that the patch was made on, None when the store does not have it.
+    """
+    if base is not None and base.content == target.content:
+        return _place_at_home(hunks, target)
+    base_starts = _home(hunks, base) if base is not None else None
+    placed: list[Placed] = []
+    refused: list[Refused] = []
+    floor = 0
+    for number, hunk in enumerate(hunks):
+        matches = [start for start in find_matches(target.content, hunk) if start >= floor]
+        if base is None or base_starts is None:
+            answer = _place_by_heading(hunk, target, matches)
+        else:
+            answer = _place_by_base(hunk, base_starts[number], base, target, matches)
+        if isinstance(answer, Placed):
+            placed.append(answer)
+            floor = answer.start + len(hunk.old)
+        else:
+            refused.append(answer)
+    return placed, refused
+
+
+def _home(hunks: Sequence[Hunk], base: Side) -> list[int] | None:
+    """Where the hunks stand in their own base; None when the patch does not fit it."""
+    starts = []
+    lines = base.lines
+    for hunk in hunks:
+        start = hunk.old_start - (1 if hunk.old_count else 0)
+        if tuple(lines[start : start + len(hunk.old)]) != hunk.old:
+            return None
+        starts.append(start)
+    return starts
+
+
+def _place_at_home(hunks: Sequence[Hunk], target: Side) -> tuple[list[Placed], list[Refused]]:
+    lines = target.lines
+    placed: list[Placed] = []
+    refused: list[Refused] = []
+    for hunk in hunks:
+        start = hunk.old_start - (1 if hunk.old_count else 0)
+        if tuple(lines[start : start + len(hunk.old)]) == hunk.old:
+            placed.append(Placed(hunk, start, 0, None, "the very file that it was made on"))
+        else:
+            detail = "does not match the file that it says it was made on: the patch was edited"
+            where = tuple((s + 1, "") for s in find_matches(target.content, hunk))
+            refused.append(Refused(hunk, Reason.NO_MATCH, detail, None, where))
+    return placed, refused
+
+
+def _place_by_base(
+    hunk: Hunk, home: int, base: Side, target: Side, matches: list[int]
+) -> Placed | Refused:
+    expected = _symbol_of(hunk, home, base)
+    if not matches:
+        return Refused(hunk, Reason.NO_MATCH, "its old lines stand nowhere", _shown(expected), ())
+    judged = [(start, _agreement(hunk, home, base, start, target)) for start in matches]
+    shown = tuple((start + 1, _shown(_symbol_of(hunk, start, target))) for start in matches)
+    possible = [start for start, agreement in judged if agreement is not False]
+    if not possible:
+        found = ", ".join(sorted({name for _, name in shown}))
+        detail = f"its text stands only in {found}, but it was written for {_shown(expected)}"
+        return Refused(hunk, Reason.MISPLACED, detail, _shown(expected), shown)
+    proven = []
+    for start in possible:
+        proof = _merge_proof(hunk, home, base, start, target)
+        if proof is not None:
+            proven.append((start, proof))
+    if len(proven) == 1:
+        start, proof = proven[0]
+        name = _shown(_symbol_of(hunk, start, target))
+        return Placed(hunk, start, start - home, name, proof)
+    if len(proven) > 1:
+        detail = f"its text stands {len(proven)} times in {_shown(expected)}"
+        return Refused(hunk, Reason.AMBIGUOUS, detail, _shown(expected), shown)
+    detail = (
+        f"its text stands in {_shown(_symbol_of(hunk, possible[0], target))}, "
+        "but upstream changed the lines that it was written for"
+    )
+    certain = all(agreement is True for _, agreement in judged if agreement is not False)
+    reason = Reason.MISPLACED if certain else Reason.UNPROVEN
+    return Refused(hunk, reason, detail, _shown(expected), shown)
+
+
+def _changed_lines(hunk: Hunk) -> list[int]:
+    """Indices into the old lines whose symbols tell where the change is: deleted lines, and the
+    neighbours of what is inserted without a deletion."""
+    indices: list[int] = []
+    at = 0
+    previous = b" "
+    for position, (tag, _) in enumerate(hunk.lines):
+        if tag == b"+":
+            following = next((t for t, _ in hunk.lines[position:] if t != b"+"), b" ")
+            if previous != b"-" and following != b"-":
+                indices += [i for i in (at - 1, at) if 0 <= i < len(hunk.old)]
+        else:
+            if tag == b"-":
+                indices.append(at)
+            at += 1
+            previous = tag
+    return list(dict.fromkeys(indices))
+
+
+def _agreement(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool | None:
+    """Whether the changed lines are in the same symbols on both sides; None: cannot be told."""
+    ours, theirs = base.symbols, target.symbols
+    decided: bool | None = True
+    for index in _changed_lines(hunk):
+        one, other = home + 1 + index, start + 1 + index
+        if not (ours.certain(one) and theirs.certain(other)):
+            decided = None
+            continue
+        here, there = ours.at(one), theirs.at(other)
+        if not same_symbol(here, ours, there, theirs):
+            return False
+        if here.name == "":
+            decided = None
+    return decided
+
+
+def _symbol_of(hunk: Hunk, start: int, side: Side) -> Symbol:
+    lines = [start + 1 + index for index in _changed_lines(hunk)] or [start + 1]
+    return side.symbols.around(min(lines), max(lines))
+
+
+def _shown(symbol: Symbol) -> str:
+    return symbol.name or "the file's top level"
+
+
+def _merge_proof(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> str | None:
+    """What a three-way merge says of this place; None when it says otherwise or conflicts.
+
+    Only this hunk is merged, so that a conflict elsewhere in the patch does not hide its answer.
+    """
+    theirs = replace_at(base.lines, [(hunk, home)])
+    wanted = replace_at(target.lines, [(hunk, start)])
+    if merge(base.content, target.content, theirs) == wanted:
+        return "same symbol, and the merge of the file agrees"
+    # A function that moved within its file conflicts there; alone it merges.
+    one, other = _symbol_of(hunk, home, base), _symbol_of(hunk, start, target)
+    if one.name == "" or other.name == "":
+        return None
+    if not (base.symbols.certain(home + 1) and target.symbols.certain(start + 1)):
+        return None
+    base_lines, target_lines = base.lines, target.lines
+
+    first = min(0, home - (one.first - 1), start - (other.first - 1))
+    last = max(0, home + len(hunk.old) - one.last, start + len(hunk.old) - other.last)
+    base_from, target_from = one.first - 1 + first, other.first - 1 + first
+    base_cut = base_lines[base_from : one.last + last]
+    target_cut = target_lines[target_from : other.last + last]
+    merged = merge(
+        b"".join(base_cut),
+        b"".join(target_cut),
+        replace_at(base_cut, [(hunk, home - base_from)]),
+    )
+    if merged == replace_at(target_cut, [(hunk, start - target_from)]):
+        return "same symbol, and the merge of the symbol agrees"
+    return None
+
+
+def _place_by_heading(hunk: Hunk, target: Side, matches: list[int]) -> Placed | Refused:
+    """Without the file that the patch was made on, only an unmoved, unique, named place counts."""
+    heading = hunk.heading.decode("utf-8", "replace").strip()
+    shown = tuple((start + 1, _shown(_symbol_of(hunk, start, target))) for start in matches)
+    if not matches:
+        return Refused(hunk, Reason.NO_MATCH, "its old lines stand nowhere", heading or None, ())
+    home = hunk.old_start - (1 if hunk.old_count else 0)
+    lines = target.lines
+    if not target.content:
+        return Placed(hunk, 0, 0, "", "an empty file")
+    if len(matches) == 1 and matches[0] == home and heading:
+        symbol = _symbol_of(hunk, home, target)
+        heads = {
+            lines[s.first - 1].decode("utf-8", "replace").strip()
+            for s in target.symbols.all
+            if s.first <= home + 1 and s.last >= symbol.first
+        }
+        if any(line.startswith(heading) or heading.startswith(line) for line in heads if line):
+            proof = "unmoved, unique, and under the heading that the patch names"
+            return Placed(hunk, home, 0, _shown(symbol), proof)
+    detail = (
+        "its text is there, but the file that it was made on is not in the source store, "
+        "so nothing shows that this is the place it was written for"
+    )
+    return Refused(hunk, Reason.UNPROVEN, detail, heading or None, shown)
