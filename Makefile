@@ -1,0 +1,61 @@
+# Everything a newcomer or the CI runs. Needs Python 3.11 or newer with venv, and git. Packages come
+# through pip, whose own settings (PIP_*, pip.conf) are honoured.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ARCH ?= sm121
+BIN := .venv/bin
+STAMP := .venv/.made-from
+
+# The first Python that is new enough; `make PYTHON=/path/to/python3` names another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+.PHONY: help demo test bench lint types docs check clean
+
+help:
+	@echo "make demo    build flashinfer for $(ARCH) and show what came out"
+	@echo "make test    all tests"
+	@echo "make check   lint, types, layers, generated files: all that CI runs beside the tests"
+	@echo "make bench   time the commands beside their peers; writes docs/benchmarks.md"
+	@echo "make docs    regenerate what is generated"
+	@echo "make lint    ruff and import-linter · make types   mypy --strict"
+
+# .venv: made from pyproject.toml and constraints.txt, again when one of them changes.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with make PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { rm -rf .venv; \
+	  $(PYTHON) -m venv .venv || { rm -rf .venv; echo "make: $(PYTHON) cannot make a venv (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/stackpatch build flashinfer --arch $(ARCH) --out dist
+	@echo
+	@find dist -type f -size +0 | sort | xargs ls -lh | awk '{print $$5 "\t" $$9}'
+
+# Two processes: the machines that we know have two cores. One file's tests stay together.
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python -m stackpatch.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+
+check: lint types docs
+	git diff --exit-code -- docs/cli.md
+
+clean:
+	rm -rf .venv dist build bench/work .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
