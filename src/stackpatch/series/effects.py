@@ -1,0 +1,171 @@
+"""Whether a patch's `Effect:` lines hold in a tree, wherever the symbol now lives.
+
+An effect is decided only in the symbol that it names. A symbol that is nowhere decides nothing:
+neither that its text is there nor, for `!`, that it is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from stackpatch.errors import InputError
+from stackpatch.series.symbols import PlainText, Symbol, Symbols, parse_symbols, plain_text
+from stackpatch.sources.objects import EXECUTABLE, REGULAR
+
+if TYPE_CHECKING:
+    import regex
+
+    from stackpatch.model.trailers import Effect
+    from stackpatch.sources.objects import Objects
+
+# Long enough for any sensible pattern on a whole file, short enough that a person waits for it.
+PATTERN_SECONDS = 2.0
+_SUFFIX_GROUPS = (
+    frozenset((".py", ".pyi")),
+    frozenset(
+        (".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hh", ".hpp", ".hxx", ".inl", ".inc")
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one effect came to. holds: None where the symbol is nowhere to be judged."""
+
+    effect: Effect
+    holds: bool | None
+    path: str | None
+    line: int | None
+    symbol: str | None
+    text: str | None
+    says: str
+
+
+def judge(objects: Objects, tree: str, effect: Effect) -> Finding:
+    """Judge one effect in a tree. Raises InputError for a pattern that runs away."""
+    content = objects.read(tree, effect.path)
+    if content is not None:
+        found = judge_file(effect, effect.path, content)
+        if found.symbol is not None:
+            return found
+    moved = [
+        judge_file(effect, path, objects.blob(blob))
+        for path, blob in places_of(objects, tree, effect.symbol, effect.path)
+    ]
+    if not moved:
+        where = effect.path if content is not None else f"{effect.path}, which is gone,"
+        says = f"{effect.symbol} is neither in {where} nor anywhere else in the tree"
+        return Finding(effect, None, None, None, None, None, says)
+    first = moved[0]
+    if any(other.holds is not first.holds for other in moved):
+        places = ", ".join(str(other.path) for other in moved)
+        says = f"{effect.symbol} moved, and its copies differ: {places}"
+        return replace(first, holds=None, says=says)
+    if effect.absent and first.holds:
+        # Any function of that name elsewhere lacks the text; that proves nothing about ours.
+        return replace(first, holds=None, says=f"{effect.symbol} is now in {first.path}")
+    return replace(first, says=f"moved to {first.path}: {first.says}")
+
+
+def judge_file(effect: Effect, path: str, content: bytes) -> Finding:
+    """Judge one effect in one file's content.
+
+    Where several definitions share the name (overloads, `#if` branches), all of them must agree;
+    a finding without a symbol means that the file does not define it.
+    """
+    symbols, plain = _parsed(PurePosixPath(path).suffix, content)
+    named = symbols.named(effect.symbol)
+    if not named:
+        return Finding(effect, None, path, None, None, None, f"no {effect.symbol} in {path}")
+    hits = [(symbol, _search(effect, path, plain.of(symbol))) for symbol in named]
+    with_text = [(symbol, match) for symbol, match in hits if match is not None]
+    if with_text:
+        symbol, match = with_text[0]
+        line = plain.line_of(symbol, match.start())
+        name, text = symbol.name or path, match[0][:200]
+        holds: bool | None = not effect.absent
+        says = f"{name} {'still ' if effect.absent else ''}has {text!r}"
+        if not effect.absent and len(with_text) < len(hits):
+            holds = None
+            says = f"only {len(with_text)} of {len(hits)} definitions of {name} have {text!r}"
+        return Finding(effect, holds, path, line, symbol.name, text, says)
+    symbol = named[0]
+    says = f"{symbol.name or path} has no text like {effect.pattern!r}"
+    holds = effect.absent
+    if _unread_inside(symbols, named):
+        holds = None
+        says = f"{symbol.name or path} could not be read completely"
+    return Finding(effect, holds, path, symbol.first, symbol.name, None, says)
+
+
+def _search(effect: Effect, path: str, text: str) -> regex.Match[str] | None:
+    try:
+        return _compiled(effect.pattern).search(text, timeout=PATTERN_SECONDS)
+    except TimeoutError:
+        msg = (
+            f"Effect: the regular expression {effect.pattern!r} runs for more than "
+            f"{PATTERN_SECONDS:g} s on {path}"
+        )
+        raise InputError(msg, hint="write it without nested repetitions") from None
+
+
+def _unread_inside(symbols: Symbols, named: tuple[Symbol, ...]) -> bool:
+    return any(
+        first <= symbol.last and last >= symbol.first and last - first > 5
+        for symbol in named
+        for first, last in symbols.unread
+    )
+
+
+@lru_cache(maxsize=128)
+def _parsed(suffix: str, content: bytes) -> tuple[Symbols, PlainText]:
+    return parse_symbols(f"x{suffix}", content), plain_text(f"x{suffix}", content)
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    import regex
+
+    return regex.compile(pattern, regex.MULTILINE | regex.VERSION0)
+
+
+def places_of(objects: Objects, tree: str, symbol: str, path: str) -> list[tuple[str, str]]:
+    """Other files of `path`'s language that define the symbol: path and blob id, nearest first."""
+    if symbol in ("*", ""):
+        return []
+    last = symbol.rsplit("::", 1)[-1].rsplit(".", 1)[-1].encode()
+    suffix = PurePosixPath(path).suffix.lower()
+    group = next((g for g in _SUFFIX_GROUPS if suffix in g), frozenset((suffix,)))
+    found = []
+    for other, entry in objects.walk(tree):
+        if other == path or PurePosixPath(other).suffix.lower() not in group:
+            continue
+        if entry.mode not in (REGULAR, EXECUTABLE) or not _mentions(objects, entry.id, last):
+            continue
+        symbols, _ = _parsed(suffix, objects.blob(entry.id))
+        if symbols.named(symbol):
+            found.append((other, entry.id))
+    parts = path.split("/")
+
+    def distance(item: tuple[str, str]) -> tuple[int, str]:
+        shared = 0
+        for one, other in zip(parts, item[0].split("/"), strict=False):
+            if one != other:
+                break
+            shared += 1
+        return -shared, item[0]
+
+    return sorted(found, key=distance)
+
+
+_mentioned: dict[tuple[str, bytes], bool] = {}
+
+
+def _mentions(objects: Objects, blob: str, word: bytes) -> bool:
+    known = _mentioned.get((blob, word))
+    if known is None:
+        known = _mentioned[blob, word] = word in objects.blob(blob)
+    return known
