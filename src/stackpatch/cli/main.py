@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         with _signals():
-            return _run(words)
+            status = _run(words)
+            _settle()
+            return status
     except KeyboardInterrupt:  # during start-up or while telling an error
         return INTERRUPTED
 
@@ -71,8 +73,25 @@ def wants_json(words: Sequence[str]) -> bool:
     return "--json" in own
 
 
+def _settle() -> None:
+    """Flush what is left; what cannot go out must not fail again, in words, when Python ends."""
+    from stackpatch.cli import terminal
+
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            terminal.silence(stream)
+
+
+def _only_shows(words: Sequence[str]) -> bool:
+    """Whether click itself wrote to stdout: help or the version."""
+    return not {"-h", "--help", "--version", "--show-completion"}.isdisjoint(words)
+
+
 def _run(words: list[str]) -> int:
-    from stackpatch.cli import output
+    from stackpatch.cli import output, terminal
 
     output.start()
     try:
@@ -81,6 +100,11 @@ def _run(words: list[str]) -> int:
         failure = error
     except KeyboardInterrupt:
         failure = _InterruptedError("interrupted")
+    except BrokenPipeError as error:
+        if _only_shows(words):  # `stackpatch --help | head`
+            terminal.silence(sys.stdout)
+            return 0
+        failure = _translated(error, words)
     except Exception as error:  # noqa: BLE001 - the one place where everything ends
         failure = _translated(error, words)
     output.fail(_schema_name(words), failure, json=wants_json(words))
@@ -97,7 +121,7 @@ def _invoke(words: list[str]) -> int:
     if "_STACKPATCH_COMPLETE" in os.environ:
         group.main(args=words, prog_name="stackpatch")
     try:
-        with group.make_context("stackpatch", words) as context:
+        with group.make_context("stackpatch", list(words)) as context:
             group.invoke(context)
     except typer.Exit as wish:
         return wish.exit_code

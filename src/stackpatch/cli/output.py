@@ -76,6 +76,9 @@ def write_result(text: str) -> None:
 
     A reader that went away (`| head`) is no failure: the rest is dropped. A full disk is one.
     """
+    if sys.stdout is None:
+        msg = "cannot write the result: standard output is closed"
+        raise EnvironmentProblem(msg)
     try:
         terminal.write(sys.stdout, text)
     except BrokenPipeError:
