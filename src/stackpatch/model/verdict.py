@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Word(StrEnum):
@@ -64,3 +68,22 @@ class Verdict:
     detail: str
     evidence: tuple[Evidence, ...]
     hunks: tuple[HunkState, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict in the shapes of the contract; `from_json` reads it back."""
+        return {
+            "verdict": self.word.value,
+            "detail": self.detail,
+            "evidence": [{**asdict(item), "layer": item.layer.value} for item in self.evidence],
+            "hunks": [asdict(hunk) for hunk in self.hunks],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """From `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(
+            Word(document["verdict"]),
+            document["detail"],
+            tuple(Evidence(**{**e, "layer": Layer(e["layer"])}) for e in document["evidence"]),
+            tuple(HunkState(**hunk) for hunk in document["hunks"]),
+        )

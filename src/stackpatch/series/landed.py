@@ -58,6 +58,19 @@ class _Look:
         return tuple(finding for finding in self.findings if finding.holds is None)
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A verdict and what applying the patch came to.
+
+    whole_tree: whether files were searched that the patch does not name, so that the verdict
+    depends on more than the files it names.
+    """
+
+    verdict: Verdict
+    applied: PatchResult
+    whole_tree: bool
+
+
 def decide(
     objects: Objects,
     tree: str,
@@ -66,13 +79,26 @@ def decide(
     history: Sequence[Evidence] = (),
     covers: Callable[[str], bool] = lambda _: True,
 ) -> Verdict:
-    """The verdict on a patch at a tree.
+    """The verdict on a patch at a tree; see `examine`."""
+    return examine(objects, tree, patch, history=history, covers=covers).verdict
+
+
+def examine(
+    objects: Objects,
+    tree: str,
+    patch: Patch,
+    *,
+    history: Sequence[Evidence] = (),
+    covers: Callable[[str], bool] = lambda _: True,
+) -> Examined:
+    """The verdict on a patch at a tree, and the result of applying it there.
 
     history: what a source with history showed (a named commit is an ancestor, a patch-id is in
     the range). covers: whether the tree can hold a path at all; a wheel has no tests and no
     build files, and what it cannot have is not "gone".
     Raises InputError for an `Effect:` pattern that runs away.
     """
+    walks = objects.walks
     look = _Look(
         patch,
         tuple(judge(objects, tree, effect) for effect in patch.trailers.effects),
@@ -85,9 +111,11 @@ def decide(
     if uncovered:
         says = f"this kind of source does not carry {', '.join(uncovered)}"
         evidence.insert(0, Evidence(Layer.SEARCH, says))
-        return Verdict(Word.UNSURE, says, tuple(evidence), look.hunks)
-    word, detail = _weigh(objects, tree, look, history, evidence)
-    return Verdict(word, detail, tuple(evidence), look.hunks)
+        word, detail = Word.UNSURE, says
+    else:
+        word, detail = _weigh(objects, tree, look, history, evidence)
+    verdict = Verdict(word, detail, tuple(evidence), look.hunks)
+    return Examined(verdict, look.applied, objects.walks > walks)
 
 
 def _weigh(

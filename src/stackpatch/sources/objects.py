@@ -60,6 +60,8 @@ class Objects:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.repository = pygit2.Repository(str(path))
+        # How often a whole tree was walked: callers learn whether an answer depended on all of it.
+        self.walks = 0
         self._trees: dict[str, dict[str, Entry]] = {}
 
     def blob(self, blob_id: str) -> bytes:
@@ -112,10 +114,14 @@ class Objects:
 
     def walk(self, tree: str, prefix: str = "") -> Iterator[tuple[str, Entry]]:
         """Every non-directory below the tree with its path, in git's order."""
+        self.walks += 1
+        yield from self._walk(tree, prefix)
+
+    def _walk(self, tree: str, prefix: str) -> Iterator[tuple[str, Entry]]:
         for name, entry in self.children(tree).items():
             path = f"{prefix}{name}"
             if entry.mode == DIRECTORY:
-                yield from self.walk(entry.id, f"{path}/")
+                yield from self._walk(entry.id, f"{path}/")
             else:
                 yield path, entry
 

@@ -1,0 +1,133 @@
+"""Remembered verdicts, keyed by what they depend on: the patch and the files that it names.
+
+Releases that did not touch those files share a key, whatever else changed in them; that makes a
+matrix over fifty releases cheap. A verdict that searched the whole tree is keyed by the tree too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from stackpatch import __version__
+from stackpatch.model.verdict import Verdict
+from stackpatch.series.landed import examine
+from stackpatch.sources.objects import Entry
+from stackpatch.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from stackpatch.model.patch import Patch
+    from stackpatch.sources.objects import Objects
+
+# Raised whenever the rules of series/ change what a verdict may be.
+RULES = 1
+_WHOLE = "whole-tree"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A verdict, and what the patch changes where it applies (path → entry, None: removed)."""
+
+    verdict: Verdict
+    changes: Mapping[str, Entry | None]
+
+
+class Memo:
+    """Verdicts by key, in memory and in one file that may be lost or damaged without harm."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._known: dict[str, Any] = {}
+        self._new = False
+        self.hits = 0
+        self.misses = 0
+        self._rules = f"{RULES}/{__version__}/{version('tree-sitter')}/{version('pygit2')}"
+        if path is not None:
+            self._known = _load(path, self._rules)
+
+    def examine(
+        self,
+        objects: Objects,
+        tree: str,
+        patch: Patch,
+        *,
+        covers: Callable[[str], bool] = lambda _: True,
+    ) -> Remembered:
+        """`landed.examine`, or what it said the last time for the same inputs."""
+        near = _key(objects, tree, patch, covers)
+        known = self._known.get(near)
+        key = near
+        if known == _WHOLE:
+            key = f"{near}:{tree}"
+            known = self._known.get(key)
+        if known is not None:
+            try:
+                remembered = _from_json(known)
+            except (KeyError, TypeError, ValueError):
+                remembered = None
+            if remembered is not None:
+                self.hits += 1
+                return remembered
+        self.misses += 1
+        found = examine(objects, tree, patch, covers=covers)
+        remembered = Remembered(found.verdict, dict(found.applied.changes))
+        if found.whole_tree:
+            self._known[near] = _WHOLE
+            key = f"{near}:{tree}"
+        self._known[key] = _to_json(remembered)
+        self._new = True
+        return remembered
+
+    def save(self) -> None:
+        """Write what is new to the file."""
+        if self._path is not None and self._new:
+            document = {"rules": self._rules, "verdicts": self._known}
+            write_atomically(self._path, json.dumps(document).encode())
+            self._new = False
+
+
+def _key(objects: Objects, tree: str, patch: Patch, covers: Callable[[str], bool]) -> str:
+    paths = dict.fromkeys((*patch.paths, *(e.path for e in patch.trailers.effects)))
+    whole = hashlib.sha256(patch.sha256.encode())
+    for path in paths:
+        whole.update(f"\n{path}\0{covers(path)}".encode("utf-8", "surrogateescape"))
+        entry = objects.entry(tree, path)
+        if entry is not None:
+            whole.update(f"\0{entry.mode:o} {entry.id}".encode())
+            continue
+        # What stands in the way of a path that is not there decides how it is refused.
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            above = objects.entry(tree, "/".join(parts[:depth]))
+            whole.update(f"\0{above.mode if above else 0:o}".encode())
+    for file in patch.files:
+        whole.update(
+            b"\n%d" % (file.old_id is not None and objects.find_blob(file.old_id) is not None)
+        )
+    return whole.hexdigest()
+
+
+def _to_json(remembered: Remembered) -> dict[str, Any]:
+    changes = {p: [e.mode, e.id] if e else None for p, e in remembered.changes.items()}
+    return {"verdict": remembered.verdict.to_json(), "changes": changes}
+
+
+def _from_json(document: Any) -> Remembered:
+    changes = {p: Entry(*e) if e else None for p, e in document["changes"].items()}
+    return Remembered(Verdict.from_json(document["verdict"]), changes)
+
+
+def _load(path: Path, rules: str) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+        if document["rules"] == rules and isinstance(document["verdicts"], dict):
+            return dict(document["verdicts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {}
