@@ -72,19 +72,28 @@ def find_root(named: Path | None = None) -> Root:
     Raises InputError when `named` has no recipes, or when there is none anywhere.
     """
     if named is not None:
-        path = named.absolute()
+        path = named if named.is_absolute() else _current_folder() / named
+        wanted = "name the folder that holds recipes/ and patches/"
         if not path.is_dir():
             msg = f"--root {named}: there is no such folder"
-            raise InputError(msg, hint="name the folder that holds recipes/ and patches/")
+            raise InputError(msg, hint=wanted)
         if not (path / "recipes").is_dir():
             msg = f"--root {named}: it has no recipes/ folder"
-            raise InputError(msg, hint="name the folder that holds recipes/ and patches/")
+            raise InputError(msg, hint=wanted)
         return Root(path, Origin.NAMED)
-    here = Path.cwd()
+    here = _current_folder()
     for folder in (here, *here.parents):
         if (folder / "recipes").is_dir() and (folder / "patches").is_dir():
             return Root(folder, Origin.ABOVE)
     return Root(_installed_set(), Origin.INSTALLED)
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        msg = "the current folder does not exist any more"
+        raise InputError(msg, hint="change to another folder") from error
 
 
 def _installed_set() -> Path:

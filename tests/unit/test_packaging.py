@@ -1,0 +1,128 @@
+"""The wheel of stackpatch itself: complete, reproducible, and usable without a checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from stackpatch import __version__
+
+CHECKOUT = Path(__file__).parents[2]
+DATA = ("recipes", "patches", "dockerfiles")
+
+
+def build_wheel(folder: Path, *, umask: int = 0o022, **env: str) -> Path:
+    """Build the wheel with the venv's own hatchling, so that no network is needed."""
+    argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*argv, "--wheel-dir", str(folder), str(CHECKOUT)],
+        check=True,
+        capture_output=True,
+        umask=umask,
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env},
+        timeout=300,
+    )
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty venv with the wheel in it; the dependencies are borrowed from this one.
+
+    A `.pth` line adds our site-packages without running the `.pth` files in there, so the
+    editable stackpatch of the checkout is not on the path.
+    """
+    folder = tmp_path_factory.mktemp("venv") / "v"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    argv = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python")]
+    subprocess.run(
+        [*argv, "install", "--quiet", "--no-deps", "--no-index", str(wheel)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return folder
+
+
+def run(installed: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = installed / "bin" / "stackpatch"
+    return subprocess.run([program, *words], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_the_wheel_holds_the_whole_package_and_its_set(wheel: Path) -> None:
+    source = CHECKOUT / "src"
+    wanted = {
+        path.relative_to(source).as_posix()
+        for path in (source / "stackpatch").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    wanted |= {
+        f"stackpatch/data/{path.relative_to(CHECKOUT).as_posix()}"
+        for name in DATA
+        for path in (CHECKOUT / name).rglob("*")
+        if path.is_file()
+    }
+    info = f"stackpatch-{__version__}.dist-info"
+    wanted |= {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
+    wanted |= {f"{info}/licenses/LICENSE"}
+    with zipfile.ZipFile(wheel) as archive:
+        assert set(archive.namelist()) == wanted
+        metadata = archive.read(f"{info}/METADATA").decode()
+    assert f"Version: {__version__}\n" in metadata
+    assert "License-Expression: Apache-2.0\n" in metadata
+
+
+def test_the_wheel_is_the_same_under_another_umask_and_time_zone(
+    wheel: Path, tmp_path: Path
+) -> None:
+    again = build_wheel(tmp_path, umask=0o077, TZ="Asia/Kathmandu", LC_ALL="C")
+    assert again.name == wheel.name
+    assert sha256(again) == sha256(wheel)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_installed_package_is_the_wheels(installed: Path, tmp_path: Path) -> None:
+    code = "import stackpatch; print(stackpatch.__file__)"
+    done = subprocess.run(
+        [installed / "bin/python", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert Path(done.stdout.strip()).is_relative_to(installed)
+
+
+def test_the_installed_program_lists_its_own_set_from_another_folder(
+    installed: Path, tmp_path: Path
+) -> None:
+    done = run(installed, "list", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    stacks = {stack["name"] for stack in json.loads(done.stdout)["stacks"]}
+    assert stacks == {path.stem for path in (CHECKOUT / "recipes").glob("*.yaml")}
+    assert "flashinfer" in stacks
+
+
+def test_the_installed_set_passes_its_own_lint(installed: Path, tmp_path: Path) -> None:
+    done = run(installed, "lint", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_and_version_of_the_installed_program(installed: Path, tmp_path: Path) -> None:
+    assert run(installed, "--version", cwd=tmp_path).stdout == f"stackpatch {__version__}\n"
+    assert "build" in run(installed, "--help", cwd=tmp_path).stdout
