@@ -1,0 +1,152 @@
+"""The kinds of text in a recipe, each with what is wrong with a text that is none.
+
+Every one is a `str` in Python; the pattern goes into the JSON Schema as well, so that an editor
+complains before we do.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _checked(fault: Callable[[str], str | None]) -> AfterValidator:
+    """A validator from a function that says what is wrong, or None."""
+
+    def validate(value: str) -> str:
+        wrong = fault(value)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _matching(pattern: str, want: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+    return _checked(
+        lambda value: None if compiled.fullmatch(value) else f"{value[:80]!r} is not {want}"
+    )
+
+
+def _schema(pattern: str) -> dict[str, str]:
+    return {"pattern": f"^({pattern})$"}
+
+
+def _version_fault(value: str) -> str | None:
+    try:
+        parsed = Version(value)
+    except InvalidVersion:
+        return f"{value!r} is not a PEP 440 version such as 0.6.3 or 0.7.2.post1"
+    if parsed.local:
+        return f"{value!r} has a local part; upstream releases have none"
+    return None if str(parsed) == value else f"{value!r} is written {str(parsed)!r} in PEP 440"
+
+
+def _range_fault(value: str) -> str | None:
+    try:
+        parsed = SpecifierSet(value)
+    except InvalidSpecifier:
+        return f"{value!r} is not a PEP 440 range such as >=12.9"
+    return None if len(parsed) else "an empty range admits every version"
+
+
+def _date_fault(value: str) -> str | None:
+    if not re.fullmatch(_DATE, value):
+        return f"{value!r} is not a UTC time such as 2026-02-06T00:28:23Z"
+    try:
+        year = datetime.fromisoformat(value).year
+    except ValueError:
+        return f"{value!r} is not a date that exists"
+    return None if 1980 <= year < 2108 else f"{value!r} cannot be recorded in a wheel (a zip file)"
+
+
+def _path_fault(value: str) -> str | None:
+    parts = value.removesuffix("/").split("/")
+    if value and (
+        any(part in ("", ".", "..") or part.lower() == ".git" for part in parts)
+        or any(ord(character) < 32 or character in "\\:" for character in value)
+    ):
+        return f"{value!r} is not a plain path inside the tree"
+    return None
+
+
+def _distribution_fault(value: str) -> str | None:
+    if not re.fullmatch(_NAME, value):
+        return f"{value!r} is not the name of a distribution"
+    normal = canonicalize_name(value)
+    return None if value == normal else f"{value!r} is {normal!r} on the index (PEP 503)"
+
+
+_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
+_COMMIT = r"[0-9a-f]{40}"
+_SHA256 = r"[0-9a-f]{64}"
+_NAME = r"[A-Za-z0-9]+([-_.]+[A-Za-z0-9]+)*"
+_LOWER = r"[a-z0-9]+([-_.][a-z0-9]+)*"
+_PACKAGE = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+# Any transport of git but `ext::` and options in disguise; a local repository by absolute path.
+_GIT_URL = r"(https?|ssh|git|file)://[^\s]+|[A-Za-z0-9_.]+@[A-Za-z0-9_.-]+:[^\s]+|/[^\s]*"
+_URL = r"https?://[^\s]+"
+_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
+# A tag as git takes it (git check-ref-format), without what a shell or a refspec would read.
+_TAG = r"[A-Za-z0-9][A-Za-z0-9._+/-]*"
+_PYTHON = r"3\.[0-9]+"
+
+Sentence = Annotated[
+    str,
+    Field(json_schema_extra={"minLength": 1}),
+    _checked(lambda value: None if value.strip() else "empty"),
+]
+VersionText = Annotated[str, _checked(_version_fault)]
+RangeText = Annotated[str, _checked(_range_fault)]
+PathText = Annotated[str, _checked(_path_fault)]
+DateText = Annotated[str, Field(json_schema_extra=_schema(_DATE)), _checked(_date_fault)]
+CommitText = Annotated[
+    str,
+    Field(json_schema_extra=_schema(_COMMIT)),
+    _matching(_COMMIT, "a full commit id (40 lower-case hex digits)"),
+]
+Sha256Text = Annotated[
+    str,
+    Field(json_schema_extra=_schema(_SHA256)),
+    _matching(_SHA256, "a sha256 (64 lower-case hex digits)"),
+]
+StackName = Annotated[
+    str, Field(json_schema_extra=_schema(_LOWER)), _matching(_LOWER, "a lower-case name")
+]
+DistributionName = Annotated[
+    str, Field(json_schema_extra=_schema("[a-z0-9]+(-[a-z0-9]+)*")), _checked(_distribution_fault)
+]
+PackageName = Annotated[
+    str, Field(json_schema_extra=_schema(_PACKAGE)), _matching(_PACKAGE, "an import name")
+]
+VariableName = Annotated[
+    str, Field(json_schema_extra=_schema(_VARIABLE)), _matching(_VARIABLE, "a variable's name")
+]
+VariableValue = Annotated[
+    str,
+    _checked(lambda value: "holds a line break or NUL" if re.search(r"[\n\r\0]", value) else None),
+]
+GitUrl = Annotated[
+    str,
+    Field(json_schema_extra=_schema(_GIT_URL)),
+    _matching(_GIT_URL, "a git URL (https, ssh, git, file) or an absolute path"),
+]
+Url = Annotated[str, Field(json_schema_extra=_schema(_URL)), _matching(_URL, "an http(s) URL")]
+FolderName = Annotated[
+    str, Field(json_schema_extra=_schema(_FOLDER)), _matching(_FOLDER, "a plain folder name")
+]
+TagName = Annotated[str, Field(json_schema_extra=_schema(_TAG)), _matching(_TAG, "a tag's name")]
+PythonVersion = Annotated[
+    str, Field(json_schema_extra=_schema(_PYTHON)), _matching(_PYTHON, "a Python version like 3.12")
+]
