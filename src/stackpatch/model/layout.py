@@ -43,9 +43,7 @@ class Layout:
             for path in (rule.here, rule.git):
                 if path is not None and not _is_plain(path):
                     msg = f"not a relative path in the layout: {path!r}"
-                    raise InputError(
-                        msg, hint="write a folder as `csrc/`, the top as an empty text"
-                    )
+                    raise InputError(msg, hint="a folder is `csrc/`, the top an empty text")
             if rule.git is not None and _is_folder(rule.here) != _is_folder(rule.git):
                 msg = f"the layout maps {rule.here!r} to {rule.git!r}: one is a folder, one a file"
                 raise InputError(msg, hint="end both with a slash, or neither")

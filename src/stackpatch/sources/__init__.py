@@ -1,4 +1,4 @@
-"""Upstream bytes into the source store: git, sdists and wheels become trees under the git tree's paths.
+"""Upstream bytes into the source store: git, sdists and wheels become trees with git paths.
 
 Nothing here knows about patches.
 """
