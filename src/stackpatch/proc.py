@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackpatch.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 # A user's GIT_DIR, GIT_INDEX_FILE or GIT_CONFIG_* would make git act on another repository than
@@ -76,10 +78,12 @@ def run(
     stdin: bytes | None = None,
     timeout: float | None = None,
     check: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end and capture what it printed.
 
-    env: variables added to `environment()`. timeout: seconds.
+    env: variables added to `environment()`. timeout: seconds. pass_fds: descriptors that the
+    program inherits; a lock's, so that the lock is held until the program has ended too.
     Raises EnvironmentProblem when the program is missing or runs into the timeout and, with
     check, when it ends with another status than 0. The program's own status is never ours.
     """
@@ -93,6 +97,7 @@ def run(
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             timeout=timeout,
+            pass_fds=pass_fds,
         )
     except FileNotFoundError as error:
         if cwd is not None and not cwd.is_dir():
@@ -108,3 +113,54 @@ def run(
         msg = f"`{' '.join(words[:4])}` ended with status {result.status}: {result.error_text()}"
         raise EnvironmentProblem(msg)
     return result
+
+
+@contextlib.contextmanager
+def feeding(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Callable[[bytes], object]]:
+    """Run a program that reads what the block writes; the block's end is the end of its input.
+
+    Yields the function that writes. When the block raises, the program is killed. Raises
+    EnvironmentProblem when the program is missing, stops reading, or ends with another status
+    than 0; its output is dropped, its standard error is in the message.
+    """
+    words = tuple(str(word) for word in argv)
+    with tempfile.TemporaryFile() as errors:
+        try:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=environment(env),
+                pass_fds=pass_fds,
+                bufsize=1 << 20,
+            )
+        except FileNotFoundError as error:
+            msg = f"{words[0]} is not installed or not on PATH"
+            hint = "`stackpatch doctor` says what is missing"
+            raise EnvironmentProblem(msg, hint=hint) from error
+        pipe = child.stdin
+        assert pipe is not None  # noqa: S101 - by PIPE above, for mypy
+        try:
+            yield pipe.write
+            pipe.close()
+            child.wait()
+        except BrokenPipeError:  # it ended early: its status and words say why
+            child.wait()
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        if child.returncode != 0:
+            errors.seek(0)
+            done = Completed(words, child.returncode, b"", errors.read())
+            msg = f"`{' '.join(words[:4])}` ended with status {done.status}: {done.error_text()}"
+            raise EnvironmentProblem(msg)

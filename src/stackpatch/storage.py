@@ -115,10 +115,11 @@ def sweep(parent: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, wait: float = 600.0, what: str = "another stackpatch") -> Iterator[None]:
+def lock(path: Path, *, wait: float = 600.0, what: str = "another stackpatch") -> Iterator[int]:
     """Hold an exclusive lock on `path` (created when absent), waiting up to `wait` seconds.
 
-    The kernel drops the lock when the process dies, so a kill leaves nothing to clean up.
+    The kernel drops the lock when the process dies, so a kill leaves nothing to clean up. Yields
+    the lock's descriptor: a child program that inherits it holds the lock as long as it lives.
     Raises EnvironmentProblem when somebody else holds it for longer.
     """
     with disk_errors(path):
@@ -135,6 +136,6 @@ def lock(path: Path, *, wait: float = 600.0, what: str = "another stackpatch") -
                     msg = f"{what} is still at work (lock {path})"
                     raise EnvironmentProblem(msg, hint="wait for it to end, or stop it") from None
                 time.sleep(0.05)
-        yield
+        yield handle
     finally:
         os.close(handle)
