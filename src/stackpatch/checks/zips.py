@@ -1,0 +1,122 @@
+"""The files of a wheel or another zip, streamed out of it without unpacking to disk."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from typing import TYPE_CHECKING, BinaryIO
+
+from isal import isal_zlib
+
+from stackpatch.checks.code import DamagedError
+from stackpatch.checks.inflate import RAW_DEFLATE, Inflated
+from stackpatch.checks.members import Found, Member, Unread
+from stackpatch.checks.window import skip_by_reading
+from stackpatch.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+# What zipfile raises for bytes that are no zip, or a hostile one.
+_NOT_A_ZIP = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    OverflowError,
+    EOFError,
+    ValueError,
+    struct.error,
+)
+
+
+def is_zip(start: bytes) -> bool:
+    """Whether a file that begins with these bytes is a zip, an empty one included."""
+    return start[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def zip_members(path: Path) -> Iterator[Found]:
+    """Every file in the zip, in its own order. Raises InputError when it is no whole zip."""
+    with path.open("rb") as file:
+        try:
+            entries = zipfile.ZipFile(file).infolist()
+        except _NOT_A_ZIP as error:
+            msg = f"not a whole zip or wheel: {error}"
+            raise InputError(msg, where=str(path), hint="fetch it again") from error
+        size = file.seek(0, 2)
+        if sum(entry.compress_size for entry in entries) > size:
+            msg = "its members are larger together than the zip: some overlap"
+            raise InputError(msg, where=str(path), hint="do not use this file")
+        for entry in entries:
+            if not entry.is_dir():
+                yield _member(file, size, entry)
+
+
+def _member(file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> Found:
+    name = entry.filename
+    if entry.flag_bits & 1:
+        return Unread(name, "encrypted")
+    file.seek(entry.header_offset)
+    local = file.read(_LOCAL.size)
+    if len(local) < _LOCAL.size or local[:4] != b"PK\x03\x04":
+        return Unread(name, f"the zip has no member at byte {entry.header_offset}")
+    *_, name_size, extra_size = _LOCAL.unpack(local)
+    start = entry.header_offset + _LOCAL.size + name_size + extra_size
+    if start + entry.compress_size > size:
+        return Unread(name, f"its {entry.compress_size} bytes end behind the zip's last")
+    part = _Part(file, start, entry.compress_size)
+    if entry.compress_type == zipfile.ZIP_STORED:
+        if entry.file_size != entry.compress_size:
+            return Unread(name, "stored with two different sizes")
+        return Member(name, part)
+    if entry.compress_type == zipfile.ZIP_DEFLATED:
+        return Member(name, _Checked(Inflated(part.read, RAW_DEFLATE), entry))
+    return Unread(name, f"zip compression method {entry.compress_type} is not read")
+
+
+class _Part:
+    """A range of the zip's bytes."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self._file = file
+        self._at = start
+        self._left = size
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        piece = self._file.read(min(size, self._left))
+        self._left -= len(piece)
+        self._at += len(piece)
+        return piece
+
+    def skip(self, size: int) -> int:
+        passed = min(size, self._left)
+        self._left -= passed
+        self._at += passed
+        self._file.seek(self._at)
+        return passed
+
+
+class _Checked:
+    """A deflated member: no more bytes than it declares, no fewer, and the right checksum."""
+
+    def __init__(self, source: Inflated, entry: zipfile.ZipInfo) -> None:
+        self._source = source
+        self._left = entry.file_size
+        self._sum = 0
+        self._wanted = entry.CRC
+
+    def read(self, size: int) -> bytes:
+        piece = self._source.read(size)
+        self._left -= len(piece)
+        self._sum = isal_zlib.crc32(piece, self._sum)
+        if self._left < 0 or (not piece and self._left):
+            msg = "the zip declares another size for it"
+            raise DamagedError(msg)
+        if not piece and self._sum != self._wanted:
+            msg = "the zip's checksum does not fit"
+            raise DamagedError(msg)
+        return piece
+
+    def skip(self, size: int) -> int:
+        return skip_by_reading(self.read, size)
