@@ -1,4 +1,4 @@
-"""The one place that starts programs: argv only, scrubbed environment, timeouts, captured output."""
+"""The one place that starts programs: argv only, clean environment, timeouts, captured output."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ def directory_beside(target: Path) -> Iterator[Path]:
     """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
+        prefix = f".{target.name}."
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix, suffix=".tmp"))
         try:
             yield scratch
             scratch.chmod(0o755)
