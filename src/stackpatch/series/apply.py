@@ -204,7 +204,7 @@ def _apply_file(objects: Objects, tree: str, file: FilePatch) -> _Outcome:
     if file.change is Change.DELETE and content:
         return refuse("no-match", "the file holds more than the patch removes")
     if base is None or base.content != before.content:
-        broken = _broken(file, before, base, content)
+        broken = guard_result(file, before, base, content)
         if broken:
             return refuse(*broken)
     mode = file.new_mode if file.new_mode is not None else (old.mode if old else REGULAR)
@@ -269,7 +269,7 @@ def _bad_link(path: str, content: bytes) -> str | None:
     return None
 
 
-def _broken(
+def guard_result(
     file: FilePatch, before: Side, base: Side | None, content: bytes
 ) -> tuple[str, str] | None:
     """What is wrong with a result that a place-by-place check cannot see.

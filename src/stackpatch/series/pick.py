@@ -1,0 +1,196 @@
+"""Moving one patch onto another tree: what becomes of it, and the mail it is afterwards."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from stackpatch.errors import InputError
+from stackpatch.model.diff import Change, FilePatch
+from stackpatch.model.verdict import HunkState, Verdict, Word
+from stackpatch.series.apply import guard_result
+from stackpatch.series.effects import judge
+from stackpatch.series.export import remail
+from stackpatch.series.landed import LANDED, examine
+from stackpatch.series.merge import merge
+from stackpatch.series.placement import Side, replace_at
+from stackpatch.sources.objects import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stackpatch.model.patch import Patch
+    from stackpatch.sources.objects import Objects
+
+
+class Outcome(StrEnum):
+    """What a rebase made of a patch."""
+
+    UNTOUCHED = "untouched"
+    MOVED = "moved"
+    CHANGED = "changed"
+    SHRUNK = "shrunk"
+    LANDED = "landed"
+    CONFLICT = "conflict"
+    MISPLACED = "misplaced"
+
+    @property
+    def stops(self) -> bool:
+        """Whether a person must decide."""
+        return self in (Outcome.CONFLICT, Outcome.MISPLACED)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One patch moved. mail: its new bytes, None when it was dropped or waits for a person.
+
+    tree: the tree with it. hunks: what became of each hunk.
+    """
+
+    name: str
+    outcome: Outcome
+    detail: str
+    verdict: Verdict
+    tree: str
+    mail: bytes | None
+    hunks: tuple[HunkState, ...]
+
+
+def move(
+    objects: Objects,
+    tree: str,
+    patch: Patch,
+    *,
+    covers: Callable[[str], bool] = lambda _: True,
+) -> Move:
+    """Move a patch onto a tree.
+
+    The exact text in the right place is tried first; then a three-way merge from the file that
+    the patch was made on, accepted only where it changes no other symbol than the patch did, the
+    result parses and every `Effect:` holds in it.
+    """
+    examined = examine(objects, tree, patch, covers=covers)
+    verdict, applied = examined.verdict, examined.applied
+
+    def stop(outcome: Outcome, detail: str) -> Move:
+        return Move(patch.name, outcome, detail, verdict, tree, None, verdict.hunks)
+
+    if verdict.word.may_drop:
+        detail = f"{verdict.word.value}: {verdict.detail}"
+        return Move(patch.name, Outcome.LANDED, detail, verdict, tree, None, verdict.hunks)
+    if verdict.word is Word.NEEDED:
+        if missing := _effect_missing(objects, applied.tree, patch):
+            return stop(Outcome.CONFLICT, f"it applies, but {missing}")
+        if _at_home(objects, tree, patch):
+            return Move(
+                patch.name, Outcome.UNTOUCHED, "", verdict, applied.tree, patch.raw, verdict.hunks
+            )
+        mail = remail(objects, patch, tree, applied.tree)
+        return Move(
+            patch.name, Outcome.MOVED, verdict.detail, verdict, applied.tree, mail, verdict.hunks
+        )
+    if verdict.word is Word.MISPLACED:
+        return stop(Outcome.MISPLACED, verdict.detail)
+    merged = _merge_files(objects, tree, patch)
+    if isinstance(merged, str):
+        return stop(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}; {merged}")
+    result = objects.with_changes(tree, merged)
+    landed = [hunk for hunk in verdict.hunks if hunk.state == LANDED]
+    if result == tree:
+        return stop(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}")
+    if missing := _effect_missing(objects, result, patch):
+        return stop(Outcome.CONFLICT, f"a three-way merge is clean, but {missing}")
+    if verdict.word is Word.UNSURE and patch.trailers.effects:
+        return stop(Outcome.CONFLICT, f"unsure: {verdict.detail}")
+    mail = remail(objects, patch, tree, result)
+    if landed:
+        places = ", ".join(f"{hunk.path} ({hunk.symbol or 'top level'})" for hunk in landed)
+        detail = f"already upstream: {places}"
+        return Move(patch.name, Outcome.SHRUNK, detail, verdict, result, mail, verdict.hunks)
+    before, after = _size(patch.raw), _size(mail)
+    outcome = Outcome.SHRUNK if after < before else Outcome.CHANGED
+    detail = f"three-way merge; {before} changed lines before, {after} after"
+    return Move(patch.name, outcome, detail, verdict, result, mail, verdict.hunks)
+
+
+def _at_home(objects: Objects, tree: str, patch: Patch) -> bool:
+    """Whether every file is the very file that the patch was made on."""
+    for file in patch.files:
+        if file.old_path is None:
+            continue
+        entry = objects.entry(tree, file.old_path)
+        if file.old_id is None:
+            if file.hunks:
+                return False
+        elif entry is None or not entry.id.startswith(file.old_id):
+            return False
+    return True
+
+
+def _effect_missing(objects: Objects, tree: str, patch: Patch) -> str | None:
+    for effect in patch.trailers.effects:
+        try:
+            finding = judge(objects, tree, effect)
+        except InputError as error:
+            return error.message
+        if finding.holds is not True:
+            return f"its effect is not there afterwards: {finding.says}"
+    return None
+
+
+def _merge_files(objects: Objects, tree: str, patch: Patch) -> Mapping[str, Entry | None] | str:
+    """Every file merged, or why one cannot be."""
+    changes: dict[str, Entry | None] = {}
+    for file in patch.files:
+        if file.change is not Change.MODIFY or file.binary:
+            return f"{file.path}: a {file.change.value} is not merged"
+        merged = _merge_file(objects, tree, file)
+        if isinstance(merged, str):
+            return merged
+        changes[file.path] = merged
+    return changes
+
+
+def _merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
+    entry = objects.entry(tree, file.path)
+    content = objects.read(tree, file.path)
+    if entry is None or content is None:
+        return f"{file.path} is gone"
+    blob = objects.find_blob(file.old_id) if file.old_id else None
+    if blob is None:
+        return f"{file.path}: the file that the patch was made on is not in the source store"
+    base = Side(file.path, objects.blob(blob))
+    home = [(h, h.old_start - (1 if h.old_count else 0)) for h in file.hunks]
+    theirs = Side(file.path, replace_at(base.lines, home))
+    merged = merge(base.content, content, theirs.content)
+    if merged is None:
+        return f"{file.path}: upstream changed the same lines"
+    ours, result = Side(file.path, content), Side(file.path, merged)
+    if broken := guard_result(file, ours, base, merged):
+        return f"{file.path}: {broken[1]}"
+    strangers = _symbols_touched(ours, result) - _symbols_touched(base, theirs)
+    if strangers:
+        return f"{file.path}: the merge would change {', '.join(sorted(strangers))}"
+    return Entry(entry.mode, objects.write_blob(merged))
+
+
+def _symbols_touched(before: Side, after: Side) -> set[str]:
+    """The symbols whose lines differ, by the same diff that git makes."""
+    import pygit2
+
+    patch = pygit2.Patch.create_from(before.content, after.content, context_lines=0)
+    touched: set[str] = set()
+    for hunk in patch.hunks:
+        if hunk.old_lines:
+            for line in range(hunk.old_start, hunk.old_start + hunk.old_lines):
+                touched.add(before.symbols.at(line).name)
+        else:
+            touched.add(before.symbols.around(hunk.old_start, hunk.old_start + 1).name)
+    return touched
+
+
+def _size(mail: bytes) -> int:
+    start = mail.find(b"\ndiff --git ")
+    return len(re.findall(rb"^(?:\+(?!\+\+ )|-(?!-- ))", mail[start:], re.MULTILINE))
