@@ -13,7 +13,7 @@ STAMP := .venv/.made-from
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help demo test bench lint types docs check clean
+.PHONY: help demo test bench lint types docs fresh check clean
 
 help:
 	@echo "make demo    build flashinfer for $(ARCH) and show what came out"
@@ -51,11 +51,15 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Each generated file, by the program that prints it; written only when that program succeeds.
 docs: $(STAMP)
-	$(BIN)/python -m stackpatch.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+	$(BIN)/python -m stackpatch.cli.reference > docs/.new && mv docs/.new docs/cli.md
+	$(BIN)/stackpatch schema > docs/.new && mv docs/.new docs/schema/recipe.schema.json
 
-check: lint types docs
-	git diff --exit-code -- docs/cli.md
+fresh: docs
+	git diff --exit-code -- docs/cli.md docs/schema
+
+check: lint types fresh
 
 clean:
 	rm -rf .venv dist build bench/work .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
