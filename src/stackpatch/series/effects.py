@@ -6,6 +6,7 @@ neither that its text is there nor, for `!`, that it is gone.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -136,17 +137,17 @@ def places_of(objects: Objects, tree: str, symbol: str, path: str) -> list[tuple
     """Other files of `path`'s language that define the symbol: path and blob id, nearest first."""
     if symbol in ("*", ""):
         return []
-    last = symbol.rsplit("::", 1)[-1].rsplit(".", 1)[-1].encode()
+    # Every part of a qualified name stands in the file that defines it; few files have them all.
+    words = tuple(re.findall(r"\w+", symbol))
     suffix = PurePosixPath(path).suffix.lower()
     group = next((g for g in _SUFFIX_GROUPS if suffix in g), frozenset((suffix,)))
     found = []
     for other, entry in objects.walk(tree):
         if other == path or PurePosixPath(other).suffix.lower() not in group:
             continue
-        if entry.mode not in (REGULAR, EXECUTABLE) or not _mentions(objects, entry.id, last):
+        if entry.mode not in (REGULAR, EXECUTABLE) or not _mentions(objects, entry.id, words):
             continue
-        symbols, _ = _parsed(suffix, objects.blob(entry.id))
-        if symbols.named(symbol):
+        if parse_symbols(other, objects.blob(entry.id)).named(symbol):
             found.append((other, entry.id))
     parts = path.split("/")
 
@@ -161,11 +162,15 @@ def places_of(objects: Objects, tree: str, symbol: str, path: str) -> list[tuple
     return sorted(found, key=distance)
 
 
-_mentioned: dict[tuple[str, bytes], bool] = {}
+_mentioned: dict[tuple[str, tuple[str, ...]], bool] = {}
 
 
-def _mentions(objects: Objects, blob: str, word: bytes) -> bool:
-    known = _mentioned.get((blob, word))
+def _mentions(objects: Objects, blob: str, words: tuple[str, ...]) -> bool:
+    known = _mentioned.get((blob, words))
     if known is None:
-        known = _mentioned[blob, word] = word in objects.blob(blob)
+        content = objects.blob(blob)
+        known = _mentioned[blob, words] = all(
+            word.encode() in content and re.search(rf"\b{word}\b".encode(), content)
+            for word in words
+        )
     return known

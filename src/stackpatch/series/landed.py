@@ -314,27 +314,26 @@ _WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{5,}")
 
 
 def _traces(objects: Objects, tree: str, patch: Patch) -> list[Evidence] | None:
-    """Where names of the removed lines still stand, rarest first; None when they hold no names.
+    """Where a name of the removed lines still stands, nearest first; None when they hold no names.
 
     Every name counts, also a common one: while anything of the code is left, something may have
-    taken its place, and then the patch is not obsolete.
+    taken its place, and then the patch is not obsolete. One trace is enough to know that.
     """
     removed = [text for file in patch.files for hunk in file.hunks for text in hunk.removed]
-    words = {word for text in removed for word in _WORD.findall(text)}
+    words = sorted({word for text in removed for word in _WORD.findall(text)})
     if not words:
         return None
-    places: dict[bytes, list[str]] = {word: [] for word in words}
-    for path, entry in objects.walk(tree):
-        if entry.mode in (REGULAR, EXECUTABLE):
-            content = objects.blob(entry.id)
-            for word in words:
-                if word in content:
-                    places[word].append(path)
-    return [
-        Evidence(Layer.SEARCH, f"{word.decode()} stands in {len(where)} files", where[0])
-        for word, where in sorted(places.items(), key=lambda item: (len(item[1]), item[0]))
-        if where
-    ]
+    near = patch.files[0].path.rsplit("/", 1)[0]
+    files = [(p, e) for p, e in objects.walk(tree) if e.mode in (REGULAR, EXECUTABLE)]
+    files.sort(key=lambda item: (not item[0].startswith(near), item[0]))
+    for path, entry in files:
+        content = objects.blob(entry.id)
+        for word in words:
+            if word in content:
+                line = content.count(b"\n", 0, content.index(word)) + 1
+                says = f"{word.decode()} still stands in {path}"
+                return [Evidence(Layer.SEARCH, says, path, line)]
+    return []
 
 
 # --- evidence ---------------------------------------------------------------------------------
