@@ -91,7 +91,7 @@ def _print_version(asked: bool) -> None:
 
 app = typer.Typer(
     cls=LazyGroup,
-    rich_markup_mode=None,  # rich would triple the time of --help
+    rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
     epilog="Every command takes --json (one document on stdout) and --root DIR.",
