@@ -54,10 +54,11 @@ types: $(STAMP)
 # Each generated file, by the program that prints it; written only when that program succeeds.
 docs: $(STAMP)
 	$(BIN)/python -m stackpatch.cli.reference > docs/.new && mv docs/.new docs/cli.md
+	$(BIN)/python -m stackpatch.cli.recipe_reference > docs/.new && mv docs/.new docs/recipe-reference.md
 	$(BIN)/stackpatch schema > docs/.new && mv docs/.new docs/schema/recipe.schema.json
 
 fresh: docs
-	git diff --exit-code -- docs/cli.md docs/schema
+	git diff --exit-code -- docs/cli.md docs/recipe-reference.md docs/schema
 
 check: lint types fresh
 

@@ -90,25 +90,31 @@ class LayoutRule(_Model):
     )
 
 
+_AS_IN_GIT = (LayoutRule(here="", git=""),)
+
+
 class Layouts(_Model):
-    """How the paths of each kind of archive map to the upstream git tree."""
+    """How the paths of each kind of archive map to the upstream git tree.
+
+    Without rules: as they are. With rules, a path that none matches is not in the git tree.
+    """
 
     sdist: tuple[LayoutRule, ...] = Field(
-        default=(), description="Rules for source distributions; none: paths are as in git."
+        default=_AS_IN_GIT, min_length=1, description="Rules for source distributions."
     )
     wheel: tuple[LayoutRule, ...] = Field(
-        default=(), description="Rules for wheels; none: paths are as in git."
+        default=_AS_IN_GIT, min_length=1, description="Rules for wheels."
     )
 
     def rules(self, kind: SourceKind) -> tuple[LayoutRule, ...]:
-        """The rules for a kind of source; none where its paths are as in git."""
+        """The rules for a kind of source."""
         match kind:
             case SourceKind.SDIST:
                 return self.sdist
             case SourceKind.WHEEL:
                 return self.wheel
             case SourceKind.GIT:
-                return ()
+                return _AS_IN_GIT
 
 
 class CommitEvidence(_Model):

@@ -112,7 +112,7 @@ def raise_faults(where: str, faults: tuple[Fault, ...]) -> None:
 def parse(raw: bytes) -> Document:
     """Read a file's bytes. Never raises: what is wrong is in `faults`."""
     if len(raw) > MAX_BYTES:
-        text = f"too large: {len(raw):,} bytes, at most {MAX_BYTES:,} are read"
+        text = f"too large: a recipe has at most {MAX_BYTES:,} bytes"
         return Document(None, faults=(Fault(1, (), text),), broken=True)
     faults: list[Fault] = []
     if raw.startswith(b"\xef\xbb\xbf"):

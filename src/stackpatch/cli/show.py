@@ -1,0 +1,122 @@
+"""`stackpatch show`: one recipe, resolved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackpatch.cli import output
+from stackpatch.cli.context import JsonOption, RootOption, find_root
+
+if TYPE_CHECKING:
+    from stackpatch.model.recipe import ArchSettings, Recipe, Release
+    from stackpatch.model.series import Series
+
+
+def command(
+    stack: Annotated[
+        str, typer.Argument(metavar="STACK[@RELEASE]", help="Such as flashinfer@0.6.3.")
+    ],
+    *,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="Only what counts for this arch.")
+    ] = None,
+    json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Show one recipe, resolved for a release."""
+    from stackpatch.model.arch import parse_arch
+    from stackpatch.model.collection import Collection
+    from stackpatch.model.reference import StackRef
+
+    wanted = StackRef.parse(stack)
+    collection = Collection(find_root(root).path)
+    recipe = collection.recipe(wanted.stack)
+    release = recipe.release(wanted.release)
+    series = collection.series(recipe.stack, release)
+    archs = dict(recipe.archs)
+    if arch is not None:
+        name = parse_arch(arch).name
+        archs = {name: recipe.arch(name)}
+        series = series.for_arch(name)
+    output.emit(
+        "show",
+        _document(recipe, release, archs, series),
+        _text(recipe, release, archs, series),
+        json=json,
+    )
+
+
+def _document(
+    recipe: Recipe, release: Release, archs: dict[str, ArchSettings], series: Series
+) -> dict[str, Any]:
+    whole = recipe.model_dump(mode="json", by_alias=True)
+    del whole["releases"]
+    whole["archs"] = {name: whole["archs"][name] for name in archs}
+    return {
+        **whole,
+        "release": {
+            **release.model_dump(mode="json", by_alias=True),
+            "default": release.version == recipe.default,
+            "artefacts": [
+                {
+                    **artefact.model_dump(mode="json", by_alias=True),
+                    "kind": artefact.kind.value,
+                    "platforms": list(artefact.platforms),
+                    "pythons": list(artefact.pythons),
+                }
+                for artefact in release.artefacts
+            ],
+        },
+        "series_digest": series.digest if series.patches else None,
+        "patches": [
+            {
+                "name": patch.name,
+                "subject": patch.subject,
+                "sha256": patch.sha256,
+                "archs": list(patch.trailers.archs) if patch.trailers.archs is not None else None,
+                "status": patch.trailers.status.value if patch.trailers.status else None,
+                "links": list(patch.trailers.links),
+                "applies_to": str(patch.trailers.applies_to)
+                if patch.trailers.applies_to is not None
+                else None,
+                "effects": [str(effect) for effect in patch.trailers.effects],
+                "paths": list(patch.paths),
+            }
+            for patch in series.patches
+        ],
+    }
+
+
+def _text(
+    recipe: Recipe, release: Release, archs: dict[str, ArchSettings], series: Series
+) -> list[str]:
+    evidence = release.commit_evidence
+    lines = [
+        f"{recipe.stack} {release.version}: {recipe.summary}",
+        f"  upstream   {recipe.upstream.git}, {recipe.upstream.pypi} on the package index",
+        f"  tag        {release.tag or 'none'}",
+        f"  commit     {release.commit or 'unknown'}",
+        f"             {evidence.kind}: {' '.join(evidence.detail.split())}",
+        f"  published  {release.date}",
+    ]
+    lines += [f"  requires   {name} {version}" for name, version in release.requires.items()]
+    lines += ["", "files on the package index"]
+    lines += output.table(
+        ("  FILE", "BYTES", "SHA256"),
+        [(f"  {a.file}", f"{a.size:,}", a.sha256) for a in release.artefacts],
+    )
+    lines += ["", "arches"]
+    for name, settings in archs.items():
+        env = " ".join(f"{key}={value!r}" for key, value in settings.env.items())
+        lines.append(f"  {name}  CUDA {settings.cuda}, {settings.verified}  {env}".rstrip())
+        lines += [f"         {line}" for line in settings.notes.splitlines()]
+    lines += ["", f"patches ({series.where})" if series.patches else "patches: none"]
+    for patch in series.patches:
+        only = f" [{' '.join(patch.trailers.archs)}]" if patch.trailers.archs else ""
+        lines.append(f"  {patch.name}{only}")
+        lines.append(f"      {patch.subject}")
+        if patch.trailers.status is not None:
+            lines.append(f"      {patch.trailers.status} {' '.join(patch.trailers.links)}".rstrip())
+    return lines
