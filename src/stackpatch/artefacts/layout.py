@@ -67,7 +67,7 @@ class Layout:
         if descriptor.size > _MAX_DOCUMENT:
             msg = f"{descriptor.digest} claims {descriptor.size} bytes, too many for a document"
             raise InputError(msg, where=str(where))
-        with self._open(descriptor) as file:
+        with self.open_blob(descriptor) as file:
             content = file.read(descriptor.size + 1)
         if len(content) != descriptor.size or Digest.of(content) != descriptor.digest:
             raise _damaged(descriptor, where)
@@ -118,7 +118,7 @@ class Layout:
         source = self.blob_path(descriptor.digest)
         content = hashlib.sha256()
         size = 0
-        with self._open(descriptor) as file:
+        with self.open_blob(descriptor) as file:
             while piece := file.read(1 << 20):
                 content.update(piece)
                 size += len(piece)
@@ -130,7 +130,8 @@ class Layout:
             shutil.copyfile(source, target)
             target.chmod(0o644)
 
-    def _open(self, descriptor: Descriptor) -> IO[bytes]:
+    def open_blob(self, descriptor: Descriptor) -> IO[bytes]:
+        """The blob's bytes, not checked. Raises InputError when it is not there."""
         path = self.blob_path(descriptor.digest)
         try:
             return path.open("rb")

@@ -65,7 +65,7 @@ class Platform:
 class Descriptor:
     """A reference to a blob, with the JSON object that it was read from.
 
-    size: bytes. platform and annotations as far as they are stated.
+    size: bytes. platform as far as it is stated.
     """
 
     media_type: str
@@ -73,6 +73,13 @@ class Descriptor:
     size: int
     platform: Platform | None = None
     raw: Json = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """The annotations that are text."""
+        stated = self.raw.get("annotations")
+        pairs = stated.items() if isinstance(stated, dict) else ()
+        return {key: value for key, value in pairs if isinstance(value, str)}
 
     @classmethod
     def parse(cls, value: object, *, where: str) -> Self:

@@ -195,6 +195,8 @@ class RawZip:
 def unsafe_name(name: str) -> str | None:
     """Why a member name must not be unpacked, None when it may."""
     parts = name.removesuffix("/").split("/")
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        return "is not UTF-8"
     if "\0" in name or "\\" in name or "\n" in name or "\r" in name:
         return "holds a character that no path in a wheel may have"
     if name.startswith("/") or (len(name) > 1 and name[1] == ":"):

@@ -58,7 +58,8 @@ class WheelResult:
     sha256: 64 hex digits. files: content by path in site-packages, of each file that is new or
     other than in the released wheel, dist-info included. removed: paths that the released wheel
     installs and this one does not; its dist-info is named by its folder, `old_dist_info`.
-    scripts: whether a change lies in the wheel's `.data` folder, which installs elsewhere.
+    elsewhere: changes in the wheel's `.data` folder, which installs in other places. released:
+    RECORD's hashes in the released wheel of what was changed or removed.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class WheelResult:
     files: Mapping[str, InstalledFile]
     removed: tuple[str, ...]
     elsewhere: tuple[str, ...]
+    released: Mapping[str, str]
 
 
 def patched_version(upstream: str, series_short: str) -> str:
@@ -140,6 +142,7 @@ def repack(
         files,
         tuple(sorted(name for name, content in plan.items() if content is None)),
         tuple(sorted(name for name in plan if name.startswith(data))),
+        {name: wheel.record[name].hash for name in plan if name in wheel.record},
     )
 
 

@@ -1,0 +1,176 @@
+"""A build, decided before anything is done: every input by digest, the engine and why.
+
+Pure: recipe, release, arch and series in, `Plan` out. `plan.key` names the result, so a second
+run knows from the plan alone that there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from packaging.utils import parse_wheel_filename
+
+import stackpatch
+from stackpatch.artefacts.lock import Inputs, Pinned, PinnedBase, PinnedPatch
+from stackpatch.artefacts.overlay import rfc3339
+from stackpatch.artefacts.wheel import patched_version
+from stackpatch.errors import InputError
+from stackpatch.model.layout import Layout
+from stackpatch.model.reference import SourceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stackpatch.model.arch import Arch
+    from stackpatch.model.patch import Patch
+    from stackpatch.model.recipe import Recipe, Release
+    from stackpatch.model.series import Series
+
+# Of the bytes that the overlay engine writes for the same inputs; raise it when they change.
+OVERLAY_VERSION = "1"
+_COMPILED = (
+    *(".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hh", ".hpp", ".inc", ".inl", ".proto"),
+    *(".pyx", ".pxd", ".pxi", ".rs", ".go", ".f", ".f90", ".s", ".asm", ".cmake"),
+)
+_BUILD_FILES = ("CMakeLists.txt", "Cargo.toml", "Cargo.lock", "meson.build", "BUILD", "Makefile")
+
+
+class Engine(StrEnum):
+    """What makes the image."""
+
+    OVERLAY = "overlay"
+    BUILDX = "buildx"
+    BUILDAH = "buildah"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One build. patches: those for the arch, in order. why: one sentence about the engine."""
+
+    inputs: Inputs
+    engine: Engine
+    why: str
+    patches: tuple[Patch, ...]
+    layout: Layout
+    shadowed_by: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """64 hex digits that name the result."""
+        return self.inputs.key
+
+    @property
+    def folder(self) -> str:
+        """Where the result goes below the output folder: STACK/VERSION/ARCH."""
+        return posixpath.join(self.inputs.stack, self.inputs.patched, self.inputs.arch)
+
+    def lines(self) -> tuple[str, ...]:
+        """The plan for a person to read."""
+        one = self.inputs
+        env = " ".join(f"{name}={value}" for name, value in sorted(one.env.items()))
+        commit = f"{one.commit[:12]} ({one.commit_evidence})" if one.commit else "commit unknown"
+        patches = f"{len(self.patches)} patch{'es' * (len(self.patches) != 1)}"
+        base = one.base.name or one.base.digest or "scratch"
+        if one.base.name and one.base.digest:
+            base = f"{one.base.name}@{one.base.digest}"
+        return (
+            f"build    {one.stack} {one.version} for {one.arch} ({one.platform}) as {one.patched}",
+            f"from     {one.wheel.file}, sha256 {one.wheel.sha256[:12]}",
+            f"release  {one.tag or 'no tag'}, {commit}",
+            f"series   {one.series}, {patches}, sha256 {one.series_sha256[:12]}",
+            *(f"         {patch.name}" for patch in self.patches),
+            f"base     {base}",
+            f"engine   {self.engine}: {self.why}",
+            f"env      {env or '-'}",
+            f"time     {rfc3339(one.epoch)}",
+            f"result   {self.folder}, key {self.key[:12]}",
+        )
+
+
+def make_plan(
+    recipe: Recipe,
+    release: Release,
+    arch: Arch,
+    series: Series,
+    *,
+    engine: str = "auto",
+    base: PinnedBase,
+) -> Plan:
+    """Decide a build. engine: `auto` or an engine's name.
+
+    Raises InputError where the recipe or the series cannot give one.
+    """
+    settings = recipe.arch(arch.name)
+    artefact = recipe.artefact(release, SourceKind.WHEEL, arch.platform)
+    narrowed = series.for_arch(arch.name)
+    if not narrowed.patches:
+        msg = f"the series of {recipe.stack} {release.version} has no patch for {arch.name}"
+        raise InputError(msg, hint="there is nothing to build; use the release itself")
+    rules = recipe.layouts.rules(SourceKind.WHEEL)
+    layout = Layout.of((rule.here, rule.git) for rule in rules) if rules else Layout.identity()
+    chosen, why = choose_engine(engine, artefact.file, narrowed.patches)
+    inputs = Inputs(
+        stack=recipe.stack,
+        distribution=recipe.upstream.pypi,
+        version=release.version,
+        patched=patched_version(release.version, narrowed.short),
+        git=recipe.upstream.git,
+        tag=release.tag,
+        commit=release.commit,
+        commit_evidence=release.commit_evidence.kind.value,
+        epoch=release.epoch,
+        wheel=Pinned(artefact.file, artefact.sha256, artefact.size),
+        layout=tuple((rule.here, rule.git) for rule in layout.rules),
+        stamp=(release.stamp.path, release.stamp.variable) if release.stamp else None,
+        series=release.series,
+        series_sha256=narrowed.digest,
+        patches=tuple(PinnedPatch(patch.name, patch.sha256) for patch in narrowed.patches),
+        arch=arch.name,
+        platform=arch.platform,
+        env=dict(settings.env),
+        base=base,
+        engine=chosen.value,
+        engine_version=OVERLAY_VERSION,
+        stackpatch=stackpatch.__version__,
+    )
+    return Plan(inputs, chosen, why, narrowed.patches, layout, tuple(recipe.shadowed_by))
+
+
+def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple[Engine, str]:
+    """The engine that the changed files need, with the reason. Raises InputError.
+
+    wheel: the released wheel's file name. One for any platform holds no compiled code, so all
+    that a patch can change in it is interpreted, or compiled when it is first used.
+    """
+    if requested not in ("auto", *Engine):
+        msg = f"unknown engine {requested!r}"
+        raise InputError(msg, hint=f"known: auto, {', '.join(Engine)}")
+    if requested == Engine.OVERLAY:
+        return Engine.OVERLAY, "asked for"
+    if requested != "auto":
+        msg = f"the {requested} engine is not built in yet"
+        raise InputError(msg, hint="use --engine overlay where nothing must be compiled")
+    portable = all(tag.platform == "any" for tag in parse_wheel_filename(wheel)[3])
+    if portable:
+        return Engine.OVERLAY, (
+            "the wheel holds no compiled code; what the series changes is interpreted or compiled"
+            " at run time"
+        )
+    compiled = sorted({path for patch in patches for path in patch.paths if _is_compiled(path)})
+    if compiled:
+        shown = ", ".join(compiled[:3]) + (f" and {len(compiled) - 3} more" * (len(compiled) > 3))
+        msg = f"the series changes what must be compiled: {shown}"
+        raise InputError(
+            msg,
+            hint="buildx and buildah would serve and are not built in yet; if these files are"
+            " compiled at run time, say --engine overlay",
+        )
+    return Engine.OVERLAY, "the series changes interpreted files only"
+
+
+def _is_compiled(path: str) -> bool:
+    name = posixpath.basename(path)
+    return name.lower().endswith(_COMPILED) or name in _BUILD_FILES
