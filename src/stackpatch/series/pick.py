@@ -35,6 +35,8 @@ class Outcome(StrEnum):
     LANDED = "landed"
     CONFLICT = "conflict"
     MISPLACED = "misplaced"
+    RESOLVED = "resolved"
+    SKIPPED = "skipped"
 
     @property
     def stops(self) -> bool:

@@ -1,0 +1,238 @@
+"""A series onto another upstream version: patch by patch, stopping for a person, safe to kill.
+
+The state is one file, replaced as a whole after every step. Nothing outside its folder changes
+before the end; the caller then writes the new series and the new release.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from stackpatch.errors import InputError, WaitingError
+from stackpatch.model.verdict import HunkState, Verdict, Word
+from stackpatch.series import worktree
+from stackpatch.series.effects import judge
+from stackpatch.series.export import remail
+from stackpatch.series.pick import Move, Outcome, move
+from stackpatch.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from stackpatch.model.patch import Patch
+    from stackpatch.model.series import Series
+    from stackpatch.sources.objects import Objects
+
+_SCHEMA = "stackpatch.rebase-state/1"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a rebase stands. tree: with every patch moved so far. waiting: the patch that stops."""
+
+    stack: str
+    release: str
+    onto: str
+    onto_tree: str
+    series: str
+    tree: str
+    moves: tuple[Move, ...]
+    waiting: str | None = None
+
+    def to_json(self) -> bytes:
+        """The state file's content."""
+        document = {
+            "schema": _SCHEMA,
+            "stack": self.stack,
+            "release": self.release,
+            "onto": self.onto,
+            "onto_tree": self.onto_tree,
+            "series": self.series,
+            "tree": self.tree,
+            "waiting": self.waiting,
+            "moves": [_move_to_json(one) for one in self.moves],
+        }
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, raw: bytes, where: str) -> Self:
+        """Read a state file. Raises InputError when it is not one of ours."""
+        try:
+            document = {"schema": None, **json.loads(raw)}
+            if document["schema"] == _SCHEMA:
+                return cls(
+                    document["stack"],
+                    document["release"],
+                    document["onto"],
+                    document["onto_tree"],
+                    document["series"],
+                    document["tree"],
+                    tuple(_move_from_json(one) for one in document["moves"]),
+                    document["waiting"],
+                )
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            reason = f"its schema is {document['schema']!r}, not {_SCHEMA}"
+        msg = f"the rebase's state file cannot be read ({reason})"
+        raise InputError(msg, hint="end the rebase with --abort", where=where)
+
+
+class Rebase:
+    """One stack's rebase in one folder: `state.json`, and `worktree/` while it waits."""
+
+    def __init__(self, folder: Path, objects: Objects, series: Series) -> None:
+        self.folder = folder
+        self.worktree = folder / "worktree"
+        self._file = folder / "state.json"
+        self._objects = objects
+        self._series = series
+
+    def state(self) -> State | None:
+        """The state of a rebase under way, None when there is none."""
+        try:
+            return State.from_json(self._file.read_bytes(), str(self._file))
+        except FileNotFoundError:
+            return None
+
+    def start(
+        self, stack: str, release: str, onto: str, tree: str, *, covers: Callable[[str], bool]
+    ) -> State:
+        """Begin, and go on until the end or the first patch that needs a person."""
+        under_way = self.state()
+        if under_way is not None:
+            msg = f"a rebase of {under_way.stack} onto {under_way.onto} is under way"
+            hint = "--continue, --skip, --abort, --restart or --status"
+            raise InputError(msg, hint=hint, where=str(self._file))
+        state = State(stack, release, onto, tree, self._series.digest, tree, ())
+        return self.proceed(state, covers=covers)
+
+    def proceed(self, state: State, *, covers: Callable[[str], bool]) -> State:
+        """Move the patches that are left; keeps the state where a patch stops it."""
+        state = advance(self._objects, state, self._series.patches, covers=covers)
+        if state.waiting is not None:
+            patch = self._patch(state.waiting)
+            worktree.create(self.worktree, self._objects, state.tree, patch, state.onto)
+        self._keep(state)
+        return state
+
+    def resume(self, state: State, *, covers: Callable[[str], bool]) -> State:
+        """Take the person's work tree as the waiting patch's result and go on."""
+        patch = self._waiting(state)
+        tree = worktree.read(self.worktree, self._objects, state.tree, patch)
+        if tree == state.tree:
+            msg = f"the work tree changes nothing, so nothing is left of {patch.name}"
+            raise WaitingError(msg, hint="drop the patch with --skip", where=str(self.worktree))
+        stopped = state.moves[-1]
+        mail = remail(self._objects, patch, state.tree, tree)
+        detail = _effects_after(self._objects, tree, patch)
+        resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
+        return self._settle(state, resolved, covers=covers)
+
+    def skip(self, state: State, *, covers: Callable[[str], bool]) -> State:
+        """Drop the waiting patch and go on."""
+        self._waiting(state)
+        dropped = replace(state.moves[-1], outcome=Outcome.SKIPPED, detail="dropped by hand")
+        return self._settle(state, dropped, covers=covers)
+
+    def forget(self) -> None:
+        """Remove the state and the work tree."""
+        self._file.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _settle(self, state: State, settled: Move, *, covers: Callable[[str], bool]) -> State:
+        moves = (*state.moves[:-1], settled)
+        state = replace(state, moves=moves, tree=settled.tree, waiting=None)
+        self._keep(state)
+        worktree.remove(self.worktree)
+        return self.proceed(state, covers=covers)
+
+    def _waiting(self, state: State) -> Patch:
+        if state.series != self._series.digest:
+            msg = f"the series of {state.stack} changed since the rebase began"
+            raise InputError(msg, hint="--restart begins anew, --abort ends it")
+        if state.waiting is None:
+            msg = "no patch is waiting"
+            raise InputError(msg, hint="--status shows where the rebase stands")
+        return self._patch(state.waiting)
+
+    def _patch(self, name: str) -> Patch:
+        return next(patch for patch in self._series.patches if patch.name == name)
+
+    def _keep(self, state: State) -> None:
+        write_atomically(self._file, state.to_json())
+
+
+def advance(
+    objects: Objects, state: State, patches: Sequence[Patch], *, covers: Callable[[str], bool]
+) -> State:
+    """Move patches until the end or the first that stops. Changes nothing but the store."""
+    for patch in patches[len(state.moves) :]:
+        moved = move(objects, state.tree, patch, covers=covers)
+        state = replace(state, moves=(*state.moves, moved))
+        if moved.outcome.stops:
+            return replace(state, waiting=patch.name)
+        state = replace(state, tree=moved.tree)
+    return state
+
+
+def _effects_after(objects: Objects, tree: str, patch: Patch) -> str:
+    absent = [e for e in patch.trailers.effects if judge(objects, tree, e).holds is not True]
+    if not absent:
+        return "resolved by hand"
+    return f"resolved by hand; edit its Effect, which does not hold now: {absent[0]}"
+
+
+def _move_to_json(one: Move) -> dict[str, Any]:
+    mail = base64.b64encode(one.mail).decode() if one.mail is not None else None
+    return {
+        "name": one.name,
+        "outcome": one.outcome.value,
+        "detail": one.detail,
+        "verdict": one.verdict.to_json(),
+        "tree": one.tree,
+        "mail": mail,
+    }
+
+
+def _move_from_json(document: Any) -> Move:
+    verdict = Verdict.from_json(document["verdict"])
+    mail = base64.b64decode(document["mail"]) if document["mail"] is not None else None
+    return Move(
+        document["name"],
+        Outcome(document["outcome"]),
+        document["detail"],
+        verdict,
+        document["tree"],
+        mail,
+        verdict.hunks,
+    )
+
+
+def culprit(
+    patch: Patch,
+    versions: Sequence[tuple[str, str]],
+    judge_at: Callable[[str, Patch], Verdict],
+) -> tuple[str, Verdict] | None:
+    """The first of the versions (name, tree; oldest first) at which the patch stopped applying.
+
+    None when it applies at all of them, or at none.
+    """
+    applied = False
+    for name, tree in versions:
+        verdict = judge_at(tree, patch)
+        if verdict.word is Word.NEEDED:
+            applied = True
+        elif applied:
+            return name, verdict
+    return None
+
+
+def hunks_left(move_: Move) -> tuple[HunkState, ...]:
+    """The hunks that a stopped patch could not place."""
+    return tuple(hunk for hunk in move_.hunks if hunk.state not in ("landed", "applies"))
