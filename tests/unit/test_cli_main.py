@@ -6,6 +6,7 @@ import ast
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -488,6 +489,31 @@ def test_closed_streams_do_not_bring_the_program_down() -> None:
         stdout=subprocess.PIPE,
     )
     assert (done.returncode, done.stdout) == (0, b"text\n")
+
+
+def test_a_failure_that_stdout_cannot_take_keeps_its_status() -> None:
+    for sink in (">&-", ">/dev/full"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'"$0" -m stackpatch nonsense --json {sink}', sys.executable],
+            timeout=60,
+            stderr=subprocess.PIPE,
+        )
+        assert done.returncode == 2
+        assert b"no such command: nonsense" in done.stderr
+        assert b"cannot write the result" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_an_unexpected_error_in_a_folder_that_is_gone_still_leaves_its_log(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = probe_code("os.rmdir(os.getcwd())", "raise RuntimeError('x')")
+    done = run("probe", code=code, cwd=gone)
+    assert done.returncode == 3
+    assert b"unexpected error: RuntimeError: x" in done.stderr
+    log = re.search(rb"where: (.+)", done.stderr)
+    assert log is not None
+    assert "RuntimeError: x" in Path(os.fsdecode(log[1])).read_text("utf-8")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

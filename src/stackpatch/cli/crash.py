@@ -63,6 +63,13 @@ def _folder() -> Path:
         return Path(tempfile.gettempdir()) / f"stackpatch-logs-{os.getuid()}"
 
 
+def _current_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        return str(error)
+
+
 def _prune(folder: Path) -> None:
     for old in sorted(folder.glob("*.log"))[:-_KEPT_LOGS]:
         old.unlink(missing_ok=True)
@@ -79,7 +86,7 @@ def _report(error: Exception, words: Sequence[str]) -> str:
             f"python {sys.version.split()[0]} on {platform.platform()}",
             f"packages: {', '.join(versions)}",
             f"argv: {' '.join(words)}",
-            f"folder: {Path.cwd()}",
+            f"folder: {_current_folder()}",
             "",
             "".join(traceback.format_exception(error)),
         )

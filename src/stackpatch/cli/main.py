@@ -107,7 +107,11 @@ def _run(words: list[str]) -> int:
         failure = _translated(error, words)
     except Exception as error:  # noqa: BLE001 - the one place where everything ends
         failure = _translated(error, words)
-    output.fail(_schema_name(words), failure, json=wants_json(words))
+    try:
+        output.fail(_schema_name(words), failure, json=wants_json(words))
+    except StackpatchError as unwritten:  # stdout takes no document; stderr may still be there
+        output.fail("error", failure, json=False)
+        output.fail("error", unwritten, json=False)
     return failure.exit_status
 
 
