@@ -5,8 +5,7 @@ ISA-L inflates twice as fast as zlib, and inflating is most of the work in a whe
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from isal import isal_zlib
 
@@ -16,6 +15,9 @@ from stackpatch.checks.window import skip_by_reading
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# The stubs of isal declare its exception as a value.
+_ERROR: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
+
 _PIECE = 1 << 16
 # One piece gives at most this much at a time: 64 KiB of a bomb would be 64 MiB.
 _MOST = 1 << 20
@@ -24,6 +26,13 @@ GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 RAW_DEFLATE = -15
 GZIP = 31
+
+
+class Readable(Protocol):
+    """Something to read from, such as a file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, b"" only at the end."""
 
 
 class Inflated:
@@ -53,7 +62,7 @@ class Inflated:
             fresh = self._pending or self._read(_PIECE)
             try:
                 piece = self._inflater.decompress(fresh, most)
-            except isal_zlib.IsalError as error:
+            except _ERROR as error:
                 msg = f"damaged compressed data: {error}"
                 raise DamagedError(msg) from error
             self._pending = self._inflater.unconsumed_tail
@@ -71,12 +80,12 @@ class Inflated:
 class Unzstd:
     """What zstd frames expand to."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Readable) -> None:
         import zstandard
 
-        # 128 MiB is what the zstd program accepts; ours is smaller, for the memory that we promise.
+        # The zstd program accepts windows of 128 MiB; half of that keeps what we promise of memory.
         decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 26)
-        self._reader = decompressor.stream_reader(file, read_across_frames=True)
+        self._reader = decompressor.stream_reader(cast("IO[bytes]", file), read_across_frames=True)
         self._error = zstandard.ZstdError
 
     def read(self, size: int) -> bytes:
@@ -92,32 +101,33 @@ class Unzstd:
         return skip_by_reading(self.read, size)
 
 
-class Plain:
-    """A file object's own bytes."""
+class Pushed:
+    """A stream with bytes that were read from it before put back in front."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, start: bytes, file: Readable) -> None:
+        self._start = start
         self._file = file
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes."""
+        if self._start:
+            piece, self._start = self._start[:size], self._start[size:]
+            return piece
         return self._file.read(size)
 
     def skip(self, size: int) -> int:
-        """Move forward without reading where the file can."""
-        if not self._file.seekable():
-            return skip_by_reading(self.read, size)
-        at = self._file.tell()
-        end = self._file.seek(0, io.SEEK_END)
-        self._file.seek(min(end, at + size))
-        return min(size, end - at)
+        """Read and drop."""
+        return skip_by_reading(self.read, size)
 
 
-def opened(file: BinaryIO) -> Inflated | Unzstd | Plain:
-    """The bytes of a file that may be gzipped or zstd-compressed, by its first bytes."""
-    start = file.read(4)
-    file.seek(0)
+def opened(file: Readable) -> Inflated | Unzstd | Pushed:
+    """What a stream expands to that may be gzipped or zstd-compressed, by its first bytes."""
+    start = b""
+    while len(start) < len(ZSTD_MAGIC) and (piece := file.read(len(ZSTD_MAGIC) - len(start))):
+        start += piece
+    whole = Pushed(start, file)
     if start[:2] == GZIP_MAGIC:
-        return Inflated(file.read, GZIP)
+        return Inflated(whole.read, GZIP)
     if start == ZSTD_MAGIC:
-        return Unzstd(file)
-    return Plain(file)
+        return Unzstd(whole)
+    return whole

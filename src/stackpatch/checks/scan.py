@@ -45,12 +45,13 @@ class Findings:
 
     codes: every target and how many images have it. units: what must run as a whole (a fatbin,
     a cubin, a PTX module) as the set of its targets, and how many are alike. damage: what could
-    not be read, and where.
+    not be read, and where. size: bytes that were passed.
     """
 
     codes: dict[Code, int] = field(default_factory=dict)
     units: dict[frozenset[Code], int] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
+    size: int = 0
 
 
 class _Collector:
@@ -84,9 +85,9 @@ class _Collector:
         """Whether the file has so much, or so much that is damaged, that no more is read."""
         return len(self.damage) >= MAX_DAMAGES or self.images >= MAX_IMAGES or self.hits >= MAX_HITS
 
-    def findings(self) -> Findings:
-        order = sorted(self.codes)
-        return Findings({c: self.codes[c] for c in order}, dict(self.units), tuple(self.damage))
+    def findings(self, size: int) -> Findings:
+        codes = {code: self.codes[code] for code in sorted(self.codes)}
+        return Findings(codes, dict(self.units), tuple(self.damage), size)
 
 
 def scan(name: str, source: Source) -> Findings:
@@ -99,7 +100,7 @@ def scan(name: str, source: Source) -> Findings:
         _scan(name, window, found)
     except DamagedError as error:
         found.add_damage(window.offset, str(error))
-    return found.findings()
+    return found.findings(window.offset)
 
 
 def _scan(name: str, window: Window, found: _Collector) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from collections import Counter
 from typing import TYPE_CHECKING, BinaryIO
 
 from isal import isal_zlib
@@ -47,8 +48,13 @@ def zip_members(path: Path) -> Iterator[Found]:
         if sum(entry.compress_size for entry in entries) > size:
             msg = "its members are larger together than the zip: some overlap"
             raise InputError(msg, where=str(path), hint="do not use this file")
+        names = Counter(entry.filename for entry in entries)
         for entry in entries:
-            if not entry.is_dir():
+            if entry.is_dir():
+                continue
+            if names[entry.filename] > 1:
+                yield Unread(entry.filename, "the zip has two members of this name")
+            else:
                 yield _member(file, size, entry)
 
 

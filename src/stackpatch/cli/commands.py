@@ -27,6 +27,7 @@ TABLE: Mapping[str, str] = {
     "fetch": "Bring upstream versions into the source store, hash-checked.",
     "apply": "Write the patched source tree of a stack.",
     "build": "Build the patched wheel, the image layout and their lock.",
+    "audit": "Say which GPU code a wheel, folder, venv or image holds, and what runs on the arch.",
     "cache": "List or clear the JIT caches that a patched stack may read stale.",
     "doctor": "Say what this machine has, and what that is good enough for.",
     "schema": "Print the JSON Schema of recipes.",
