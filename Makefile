@@ -55,6 +55,8 @@ types: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m stackpatch.cli.reference > docs/.new && mv docs/.new docs/cli.md
 	$(BIN)/python -m stackpatch.cli.recipe_reference > docs/.new && mv docs/.new docs/recipe-reference.md
+	$(BIN)/python -m stackpatch.cli.recipe_reference > docs/.new && mv docs/.new docs/recipe-reference.md
+	@mkdir -p docs/schema
 	$(BIN)/stackpatch schema > docs/.new && mv docs/.new docs/schema/recipe.schema.json
 
 fresh: docs

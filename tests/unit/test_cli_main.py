@@ -40,6 +40,7 @@ NOT_COMMANDS = {
     "main",
     "output",
     "progress",
+    "recipe_reference",
     "reference",
     "terminal",
 }
