@@ -1,0 +1,168 @@
+"""Adding a release to a recipe's text: everything else stays byte for byte, comments and order."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+from packaging.version import InvalidVersion, Version
+
+from stackpatch.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """One index file of the new release. size: bytes."""
+
+    file: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRelease:
+    """What a rebase knows of the release that it moved a series to."""
+
+    version: str
+    tag: str | None
+    commit: str | None
+    evidence: str
+    evidence_detail: str
+    date: str
+    artefacts: Sequence[NewFile]
+    series: str
+    stamp: tuple[str, str] | None
+    requires: Sequence[tuple[str, str]]
+
+
+def add_release(text: str, release: NewRelease, *, where: str) -> str:
+    """The recipe's text with the release in version order, or with its series on a pinned one.
+
+    Raises InputError where the recipe already has another series for that release, or cannot be
+    edited as text.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    sequence = _value(root, "releases")
+    if not isinstance(sequence, yaml.SequenceNode) or sequence.flow_style or not sequence.value:
+        msg = "the recipe's `releases` is not a list with one release below the other"
+        raise InputError(msg, hint="write it as a block list and run again", where=where)
+    items = [item for item in sequence.value if isinstance(item, yaml.MappingNode)]
+    for item in items:
+        known = _value(item, "version")
+        if isinstance(known, yaml.ScalarNode) and _same(known.value, release.version):
+            return _set_series(text, item, release, where=where)
+    lines = text.splitlines(keepends=True)
+    indent = " " * (items[0].start_mark.column - 2)
+    later = [item for item in items if _later(item, release.version)]
+    block = _block(release, indent)
+    if later:
+        at = later[0].start_mark.line
+        while at and lines[at - 1].lstrip().startswith("#"):
+            at -= 1
+        lines[at:at] = [*block, "\n"]
+    else:
+        at = _last_line(items[-1]) + 1
+        if lines[at - 1 : at] and not lines[at - 1].endswith("\n"):
+            lines[at - 1] += "\n"
+        lines[at:at] = ["\n", *block]
+    return "".join(lines)
+
+
+def _set_series(text: str, item: yaml.MappingNode, release: NewRelease, *, where: str) -> str:
+    present = _value(item, "series")
+    if isinstance(present, yaml.ScalarNode):
+        if present.value == release.series:
+            return text
+        if present.tag != "tag:yaml.org,2002:null":
+            line = present.start_mark.line + 1
+            msg = f"{release.version} already has the series {present.value}"
+            hint = "rebase onto another version, or remove that series first"
+            raise InputError(msg, hint=hint, where=f"{where}:{line}")
+        start, end = present.start_mark.index, present.end_mark.index
+        return text[:start] + _scalar(release.series) + text[end:]
+    lines = text.splitlines(keepends=True)
+    at = _last_line(item) + 1
+    lines.insert(at, f"{' ' * item.start_mark.column}series: {_scalar(release.series)}\n")
+    return "".join(lines)
+
+
+def _block(release: NewRelease, indent: str) -> list[str]:
+    inner = f"{indent}  "
+    tag = _scalar(release.tag) if release.tag else "null"
+    lines = [
+        f"{indent}- version: {json.dumps(release.version)}",
+        f"{inner}tag: {tag}",
+        f"{inner}commit: {release.commit or 'null'}",
+        f"{inner}commit-evidence:",
+        f"{inner}  kind: {release.evidence}",
+        f"{inner}  detail: {_scalar(release.evidence_detail)}",
+        f"{inner}date: {json.dumps(release.date)}",
+    ]
+    if release.artefacts:
+        lines.append(f"{inner}artefacts:")
+        for file in release.artefacts:
+            lines += [
+                f"{inner}  - file: {_scalar(file.file)}",
+                f"{inner}    sha256: {_hex(file.sha256)}",
+                f"{inner}    bytes: {file.size}",
+            ]
+    lines.append(f"{inner}series: {_scalar(release.series)}")
+    if release.stamp is not None:
+        path, variable = release.stamp
+        lines.append(f"{inner}stamp: {{path: {_scalar(path)}, variable: {_scalar(variable)}}}")
+    if release.requires:
+        lines.append(f"{inner}requires:")
+        lines += [f"{inner}  {name}: {json.dumps(version)}" for name, version in release.requires]
+    return [f"{line}\n" for line in lines]
+
+
+def _hex(digits: str) -> str:
+    """A digest that a YAML reader could take for a number (all digits, `1e5`) needs quotes."""
+    return digits if re.search(r"[a-df]", digits) else json.dumps(digits)
+
+
+def _scalar(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text)
+
+
+def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.value == key:
+                found: yaml.Node = value
+                return found
+    return None
+
+
+def _last_line(node: yaml.Node) -> int:
+    """The 0-based line on which a node's last text stands; its end mark is after the blanks."""
+    if isinstance(node, yaml.MappingNode) and node.value and not node.flow_style:
+        return _last_line(node.value[-1][1])
+    if isinstance(node, yaml.SequenceNode) and node.value and not node.flow_style:
+        return _last_line(node.value[-1])
+    end = node.end_mark
+    return int(end.line) - (1 if end.column == 0 and end.index > node.start_mark.index else 0)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return one == other
+
+
+def _later(item: yaml.MappingNode, version: str) -> bool:
+    known = _value(item, "version")
+    try:
+        return isinstance(known, yaml.ScalarNode) and Version(known.value) > Version(version)
+    except InvalidVersion:
+        return False
