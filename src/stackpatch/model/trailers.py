@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from stackpatch.errors import InputError
 from stackpatch.model.arch import parse_arch
+
+if TYPE_CHECKING:
+    import regex
 
 
 class UpstreamWord(StrEnum):
@@ -68,6 +73,7 @@ class Trailers:
 Problem = tuple[int, str]
 
 _URL = re.compile(r"https?://[^\s\]>)]+")
+_REPEAT = re.compile(r"(?<=[{,])\d{1,9}(?=[,}])")
 _TRAILER = re.compile(r"([A-Za-z][A-Za-z0-9-]*): ?(.*)$")
 _OURS = ("Upstream-Status", "Bug", "Arch", "Applies-To", "Effect")
 # What git, DEP-3 and people put beside ours; anything else that looks like a misspelt one of
@@ -82,9 +88,9 @@ def parse_trailers(body: str, *, first_line: int = 1) -> tuple[Trailers, list[Pr
     block_start = _block(lines)
     for number, line in enumerate(lines[:block_start]):
         found = _TRAILER.match(line)
-        if found and found[1] in _OURS and found[1] not in ("Bug", "Arch"):
+        if found and (ours := _claims(found[1], found[2].strip())):
             problems.append(
-                (first_line + number, f"{found[1]}: not in the last paragraph, where trailers go")
+                (first_line + number, f"{ours}: not in the last paragraph, where trailers go")
             )
     pairs: list[tuple[str, str, int]] = []
     for number, line in enumerate(lines[block_start:], first_line + block_start):
@@ -94,7 +100,21 @@ def parse_trailers(body: str, *, first_line: int = 1) -> tuple[Trailers, list[Pr
         elif pairs and line[:1] in (" ", "\t"):
             key, value, at = pairs[-1]
             pairs[-1] = (key, f"{value} {line.strip()}".strip(), at)
+        elif line.strip() and not line.startswith(("[", "(")):
+            problems.append(
+                (number, f"not a trailer, between trailers: {line[:60]!r}; indent what goes on")
+            )
     return _typed(pairs, problems), problems
+
+
+def _claims(key: str, value: str) -> str | None:
+    """Which of ours a line of the text above would be. `Bug:` and `Arch:` also begin sentences."""
+    ours = next((name for name in _OURS if name.lower() == key.lower()), None)
+    if ours == "Bug":
+        return ours if _URL.fullmatch(value) else None
+    if ours == "Arch":
+        return ours if re.fullmatch(r"(sm_?\d+[af]?[ ,]*)+", value) else None
+    return ours
 
 
 def _block(lines: list[str]) -> int:
@@ -187,14 +207,33 @@ def _effect(value: str, line: int, problems: list[Problem]) -> Effect | None:
     absent = pattern.startswith("!")
     pattern = pattern.removeprefix("!")
     try:
-        compiled = re.compile(pattern, re.MULTILINE)
-    except re.error as error:
+        pattern_matches_nothing = compile_pattern(pattern).search("", timeout=1.0) is not None
+    except ValueError as error:
         problems.append((line, f"Effect: not a regular expression: {error}"))
         return None
-    if compiled.search(""):
+    if pattern_matches_nothing:
         problems.append((line, "Effect: the regular expression matches the empty text"))
         return None
     return Effect(path, symbol, pattern, absent, line)
+
+
+def compile_pattern(pattern: str) -> regex.Pattern[str]:
+    """An `Effect:` pattern as it is searched. Raises ValueError for what cannot be compiled.
+
+    By the `regex` package, because it can stop after a time: patterns come with patches.
+    """
+    import regex
+
+    if len(pattern) > 2000 or any(int(n) > 1000 for n in _REPEAT.findall(pattern)):
+        msg = "longer than 2000 characters, or more than 1000 repetitions"
+        raise ValueError(msg)
+    with warnings.catch_warnings():
+        # "Possible nested set": a warning about what a later version may mean by it.
+        warnings.simplefilter("ignore")
+        try:
+            return regex.compile(pattern, regex.MULTILINE | regex.VERSION0)
+        except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+            raise ValueError(str(error)) from None
 
 
 def _misspelt(key: str) -> str | None:

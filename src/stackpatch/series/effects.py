@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from stackpatch.errors import InputError
+from stackpatch.model.trailers import compile_pattern
 from stackpatch.series.symbols import PlainText, Symbol, Symbols, parse_symbols, plain_text
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
 
@@ -128,9 +129,7 @@ def _parsed(suffix: str, content: bytes) -> tuple[Symbols, PlainText]:
 
 @lru_cache(maxsize=256)
 def _compiled(pattern: str) -> regex.Pattern[str]:
-    import regex
-
-    return regex.compile(pattern, regex.MULTILINE | regex.VERSION0)
+    return compile_pattern(pattern)
 
 
 def places_of(objects: Objects, tree: str, symbol: str, path: str) -> list[tuple[str, str]]:

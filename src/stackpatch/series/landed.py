@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackpatch.model.diff import Change, FilePatch, Hunk
+from stackpatch.model.diff import Change, FilePatch
+from stackpatch.model.hunk import Hunk
 from stackpatch.model.verdict import Evidence, HunkState, Layer, Verdict, Word
 from stackpatch.series.apply import PatchResult, apply_patch
 from stackpatch.series.effects import Finding, judge, places_of

@@ -19,7 +19,7 @@ from stackpatch.series.symbols import Symbol, Symbols, parse_symbols, same_symbo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stackpatch.model.diff import Hunk
+    from stackpatch.model.hunk import Hunk
 
 
 class Reason(StrEnum):
