@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from stackpatch import __version__
 
@@ -126,3 +131,28 @@ def test_the_installed_set_passes_its_own_lint(installed: Path, tmp_path: Path) 
 def test_help_and_version_of_the_installed_program(installed: Path, tmp_path: Path) -> None:
     assert run(installed, "--version", cwd=tmp_path).stdout == f"stackpatch {__version__}\n"
     assert "build" in run(installed, "--help", cwd=tmp_path).stdout
+
+
+def imported() -> dict[str, Path]:
+    """Every top-level package that the source imports, also inside functions, and one file."""
+    found: dict[str, Path] = {}
+    for path in (CHECKOUT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names.append(node.module)
+            found |= {name.partition(".")[0]: path for name in names}
+    own = {"stackpatch", "__future__", *sys.stdlib_module_names}
+    return {name: path for name, path in found.items() if name not in own}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    owners = metadata.packages_distributions()
+    used = set()
+    for name, path in imported().items():
+        distributions = {canonicalize_name(owner) for owner in owners.get(name, [name])}
+        assert distributions & declared, f"{path} imports {name}, which pyproject.toml lacks"
+        used |= distributions
+    assert declared <= used, f"declared and never imported: {sorted(declared - used)}"
