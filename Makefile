@@ -53,11 +53,11 @@ types: $(STAMP)
 
 # Each generated file, by the program that prints it; written only when that program succeeds.
 docs: $(STAMP)
-	$(BIN)/python -m stackpatch.cli.reference > docs/.new && mv docs/.new docs/cli.md
-	$(BIN)/python -m stackpatch.cli.recipe_reference > docs/.new && mv docs/.new docs/recipe-reference.md
-	$(BIN)/python -m stackpatch.cli.recipe_reference > docs/.new && mv docs/.new docs/recipe-reference.md
-	@mkdir -p docs/schema
-	$(BIN)/stackpatch schema > docs/.new && mv docs/.new docs/schema/recipe.schema.json
+	@mkdir -p docs/schema build
+	$(BIN)/python -m stackpatch.cli.reference > build/generated && mv build/generated docs/cli.md
+	$(BIN)/python -m stackpatch.cli.recipe_reference > build/generated && mv build/generated docs/recipe-reference.md
+	$(BIN)/python -m stackpatch.cli.recipe_reference > build/generated && mv build/generated docs/recipe-reference.md
+	$(BIN)/stackpatch schema > build/generated && mv build/generated docs/schema/recipe.schema.json
 
 fresh: docs
 	git diff --exit-code -- docs/cli.md docs/recipe-reference.md docs/schema
