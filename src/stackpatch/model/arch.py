@@ -1,8 +1,10 @@
 """GPU architectures as values, and the rule which code runs on which device.
 
 Sources, read 2026-11-21: `ptxas --help` of the PyPI nvcc wheels 12.8 to 13.5 for targets and the
-minimum toolkit; the CUDA C++ Programming Guide's compute capability tables for shared memory per
-block; the CUDA 12.9 family-target notes for `f`.
+minimum toolkit; `ptxas` 13.0 itself, given every PTX version and pair of targets, for the oldest
+PTX ISA and for the `f` families; CCCL's `cuda/__device/arch_traits.h` (in FlashInfer 0.7.2.post1's
+sdist) and CUTLASS's `sm1xx_smem_capacity_bytes` for shared memory per block: what a multiprocessor
+has less 1 KiB that the system keeps.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ _TARGET = re.compile(r"(sm|compute|lto)_(\d{2,3})([af]?)")
 # Family targets: code built for `sm_<first>f` runs on the listed capabilities at or after its
 # own. 10.x splits in two families (CUDA 12.9 notes): 100/103 and 110 (which was 101 before 13.0).
 _FAMILIES: tuple[tuple[int, ...], ...] = ((100, 103), (110,), (120, 121))
+
+# Tegra parts: the CUDA C++ Programming Guide takes them out of binary compatibility, among each
+# other and with the desktop. That 8.8 is one is not documented; nothing says that its code runs
+# elsewhere either, and a wrong "runs" costs more than a wrong "does not".
+_ALONE = frozenset({53, 62, 72, 87, 88})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,9 +54,9 @@ class CodeArch:
     def runs_on(self, capability: int) -> bool:
         """Whether a device of this compute capability (121 for 12.1) can run the code.
 
-        Plain machine code: same major, minor not above the device's. `a`: exactly this device.
-        `f`: this device and later ones of its family. Plain PTX: every later device, by the
-        driver's JIT; PTX with a suffix is bound like machine code with it.
+        Plain machine code: same major, minor not above the device's, and Tegra's only on itself.
+        `a`: exactly this device. `f`: this device and later ones of its family. Plain PTX: every
+        later device, by the driver's JIT; PTX with a suffix is bound like machine code with it.
         """
         if self.suffix == "a":
             return self.number == capability
@@ -58,6 +65,8 @@ class CodeArch:
             return capability in family and capability >= self.number
         if self.ptx:
             return capability >= self.number
+        if self.number != capability and {self.number, capability} & _ALONE:
+            return False
         return self.number // 10 == capability // 10 and capability >= self.number
 
 
