@@ -6,6 +6,7 @@ whose layers are not read, `Site` says only what somebody stated: the folder.
 
 from __future__ import annotations
 
+import lzma
 import posixpath
 import re
 import tarfile
@@ -33,6 +34,12 @@ _SITE = re.compile(r"^(?:.*/)?(?:site|dist)-packages/")
 _DIST_INFO = re.compile(r"^(?P<name>[^/]+)-(?P<version>[^/-]+)\.dist-info$")
 _KEPT = ("INSTALLER", "REQUESTED")
 _MAX_FILE = 64 << 20
+# tarfile leaks what its parts raise: TypeError for a gzip header cut short, ValueError and
+# OverflowError for numbers that are none.
+_UNREADABLE = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(ValueError, TypeError, OverflowError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,7 @@ class _Files:
                                 documents[path] = _content(tar, info)
                             elif info.isreg() and inside in self.watched:
                                 hashes[path] = Row.of(path, _content(tar, info)).hash
-        except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+        except _UNREADABLE as error:
             msg = f"layer {descriptor.digest} ({descriptor.media_type}) cannot be read: {error}"
             hint = "zstd layers are not read; convert the image with `skopeo copy --dest-compress`"
             raise InputError(msg, hint=hint, where=str(layout.path)) from error
