@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def hint(wanted: str, known: Iterable[str], *, shown: int = 12) -> str:
     """`did you mean X?`, or which names there are (at most `shown` of them)."""
-    names = list(known)
+    names = list(dict.fromkeys(known))
     near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"

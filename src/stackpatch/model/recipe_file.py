@@ -80,12 +80,27 @@ def check_recipe(raw: bytes, *, name: str | None = None) -> tuple[Recipe | None,
             if fault is not None:
                 faults.append(fault)
     faulty = {fault.path for fault in faults}
+    sound = _without(document.value, faulty)
     faults += [
         Fault(document.line(path), path, text)
-        for path, text in cross_check(document.value, name=name)
+        for path, text in cross_check(sound, name=name)
         if path not in faulty
     ]
     return (None if faults else recipe), tuple(sorted(faults, key=lambda fault: fault.line))
+
+
+def _without(value: Any, faulty: set[Path], at: Path = ()) -> Any:
+    """The values with an opaque object for each faulty one, which no rule takes for anything.
+
+    One mistake is told once: a version that is a number does not also contradict its files.
+    """
+    if at in faulty and not isinstance(value, dict | list):
+        return object()
+    if isinstance(value, dict):
+        return {key: _without(inner, faulty, (*at, key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without(inner, faulty, (*at, index)) for index, inner in enumerate(value)]
+    return value
 
 
 def _fault(details: dict[str, Any], document: Document) -> Fault | None:

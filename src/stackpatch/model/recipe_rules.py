@@ -80,8 +80,8 @@ def _default(recipe: dict[str, Any]) -> Iterator[Finding]:
     default = recipe.get("default")
     releases = _mappings(recipe.get("releases"), ("releases",))
     versions = [release.get("version") for _, release in releases]
-    if isinstance(default, str) and default not in versions:
-        known = [version for version in versions if isinstance(version, str)]
+    known = [version for version in versions if isinstance(version, str)]
+    if isinstance(default, str) and default not in known and len(known) == len(versions):
         text = f"no release {default!r} in this recipe; {nearest.hint(default, known)}"
         yield Finding(("default",), text)
 
