@@ -56,7 +56,6 @@ docs: $(STAMP)
 	@mkdir -p docs/schema build
 	$(BIN)/python -m stackpatch.cli.reference > build/generated && mv build/generated docs/cli.md
 	$(BIN)/python -m stackpatch.cli.recipe_reference > build/generated && mv build/generated docs/recipe-reference.md
-	$(BIN)/python -m stackpatch.cli.recipe_reference > build/generated && mv build/generated docs/recipe-reference.md
 	$(BIN)/stackpatch schema > build/generated && mv build/generated docs/schema/recipe.schema.json
 
 fresh: docs
