@@ -127,10 +127,10 @@ class _Walk:
             kept = next((entry for entry in meaning.ends if entry.keep), None)
             if kept is not None:
                 self.leave(parts, Why.KEPT, kept.keep)
-            elif not meaning.ends and not meaning.deeper:
-                self.leave(parts, Why.UNRECOGNISED, "not a name that this cache uses")
             elif (reason := self.foreign(found, parts)) is not None:
                 self.leave(parts, Why.UNRECOGNISED, reason)
+            elif not meaning.ends and not meaning.deeper:
+                self.leave(parts, Why.UNRECOGNISED, "not a name that this cache uses")
             elif not folder:
                 piece = _file(parts, parts, meaning.ends[0], version, found)
                 self.found.pieces.append(piece)
