@@ -478,8 +478,8 @@ BAD = {
         "demo_dist-1.0-py3-none.whl",
         [
             (
-                "22: releases[0].artefacts[1].file: 'demo_dist-1.0-py3-none.whl' is no sdist's name "
-                "(NAME-VERSION.tar.gz) and no wheel's"
+                "22: releases[0].artefacts[1].file: 'demo_dist-1.0-py3-none.whl' is no sdist's "
+                "name (NAME-VERSION.tar.gz) and no wheel's"
             )
         ],
     ),
@@ -681,8 +681,8 @@ BAD = {
         'git: "ext::sh -c id"',
         [
             (
-                "4: upstream.git: 'ext::sh -c id' is not a git URL (https, ssh, git, file) or an "
-                "absolute path"
+                "4: upstream.git: 'ext::sh -c id' is not a git URL (https, ssh, git, file) or "
+                "an absolute path"
             )
         ],
     ),
@@ -691,8 +691,8 @@ BAD = {
         "git: --upload-pack=id",
         [
             (
-                "4: upstream.git: '--upload-pack=id' is not a git URL (https, ssh, git, file) or an "
-                "absolute path"
+                "4: upstream.git: '--upload-pack=id' is not a git URL (https, ssh, git, file) or "
+                "an absolute path"
             )
         ],
     ),

@@ -57,8 +57,8 @@ def cross_check(recipe: dict[str, Any], *, name: str | None = None) -> Iterator[
         yield from _commit(path, release)
         yield from _artefacts(path, release, distribution)
         requires = release.get("requires")
-        if isinstance(requires, dict) and stack in requires:
-            yield Finding((*path, "requires", str(stack)), "a stack cannot require itself")
+        if isinstance(requires, dict) and isinstance(stack, str) and stack in requires:
+            yield Finding((*path, "requires", stack), "a stack cannot require itself")
     yield from _archs(recipe)
     layouts = recipe.get("layouts")
     if isinstance(layouts, dict):
