@@ -93,10 +93,12 @@ def move(
         return Move(
             patch.name, Outcome.MOVED, verdict.detail, verdict, applied.tree, mail, verdict.hunks
         )
-    if verdict.word is Word.MISPLACED:
-        return stop(Outcome.MISPLACED, verdict.detail)
+    # Text that stands only in another function says nothing about a merge, which goes by where
+    # the lines were and is held to the patch's own symbols.
     merged = _merge_files(objects, tree, patch)
     if isinstance(merged, str):
+        if verdict.word is Word.MISPLACED:
+            return stop(Outcome.MISPLACED, verdict.detail)
         return stop(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}; {merged}")
     result = objects.with_changes(tree, merged)
     landed = [hunk for hunk in verdict.hunks if hunk.state == LANDED]

@@ -1,0 +1,309 @@
+"""`stackpatch rebase`: a series on a new upstream version."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackpatch.cli import output
+from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.errors import FindingError, InputError, WaitingError
+
+if TYPE_CHECKING:
+    from stackpatch.cli.progress import Report
+    from stackpatch.cli.workspace import Workspace
+    from stackpatch.series.pick import Move
+    from stackpatch.series.rebase import Rebase, State
+    from stackpatch.sources.store import Stored
+
+
+class _Step(StrEnum):
+    """What the person asked of a rebase under way."""
+
+    CONTINUE = "--continue"
+    SKIP = "--skip"
+    ABORT = "--abort"
+    RESTART = "--restart"
+    STATUS = "--status"
+
+
+def command(
+    stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="Whose series.")],
+    *,
+    onto: Annotated[
+        str | None,
+        typer.Option("--onto", metavar="REF", help="Upstream version to move the series to."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would happen; change nothing.")
+    ] = False,
+    continue_: Annotated[
+        bool, typer.Option("--continue", help="Take the work tree as resolved and go on.")
+    ] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="Drop the waiting patch and go on.")] = False,
+    abort: Annotated[
+        bool, typer.Option("--abort", help="End the rebase; nothing changes.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin again from the start.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show where it stands.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Move a series onto another upstream version."""
+    from stackpatch.cli.progress import reporting
+    from stackpatch.cli.workspace import open_workspace
+    from stackpatch.storage import lock
+
+    asked = {
+        _Step.CONTINUE: continue_,
+        _Step.SKIP: skip,
+        _Step.ABORT: abort,
+        _Step.RESTART: restart,
+        _Step.STATUS: status,
+    }
+    steps = [step for step, wanted in asked.items() if wanted]
+    if len(steps) + (onto is not None) != 1 or (dry_run and onto is None):
+        msg = "say one of --onto REF, --continue, --skip, --abort, --restart, --status"
+        raise InputError(msg, hint="--dry-run goes with --onto")
+    work = open_workspace(stack, root, offline=offline)
+    folder = work.root.path if dry_run else work.writable()
+    home = folder / ".stackpatch" / "rebase" / work.recipe.stack
+    with reporting() as report:
+        if dry_run:
+            state, target = _dry_run(work, home, onto or "", report)
+            _tell(work, state, target, None, json=json, dry=True)
+            return
+        _own_folder(folder)
+        guard = lock(
+            home.parent / f"{work.recipe.stack}.lock",
+            wait=0.2,
+            what=f"another rebase of {work.recipe.stack}",
+        )
+        with guard:
+            if onto is not None:
+                _begin(work, home, onto, report, json=json)
+            else:
+                _go_on(work, home, steps[0], report, json=json)
+
+
+def _own_folder(folder: Path) -> None:
+    """`.stackpatch/` is nobody's business but ours: git is told so."""
+    from stackpatch.storage import write_atomically
+
+    ignore = folder / ".stackpatch" / ".gitignore"
+    if not ignore.exists():
+        write_atomically(ignore, b"*\n")
+
+
+def _rebase(work: Workspace, home: Path) -> Rebase:
+    from stackpatch.series.rebase import Rebase
+
+    return Rebase(home, work.store.objects, work.series)
+
+
+def _dry_run(work: Workspace, home: Path, onto: str, report: Report) -> tuple[State, Stored]:
+    from stackpatch.model.reference import VersionRef
+    from stackpatch.series.rebase import State, advance
+
+    base = work.base(report)
+    target = work.resolve(VersionRef.parse(onto), report)
+    work.on_base(base)
+    del home
+    state = State(
+        work.recipe.stack,
+        work.release.version,
+        target.label,
+        target.tree,
+        work.series.digest,
+        target.tree,
+        (),
+    )
+    covers = work.covers(target)
+    return advance(work.store.objects, state, work.series.patches, covers=covers), target
+
+
+def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool) -> None:
+    from stackpatch.model.reference import VersionRef
+
+    base = work.base(report)
+    target = work.resolve(VersionRef.parse(onto), report)
+    if target.tree == base.tree:
+        msg = f"{work.recipe.stack} {work.release.version} is on {target.label} already"
+        raise InputError(msg, hint="name another version with --onto")
+    _check_free(work, target)
+    work.on_base(base)
+    rebase = _rebase(work, home)
+    state = rebase.start(
+        work.recipe.stack,
+        work.release.version,
+        target.label,
+        target.tree,
+        covers=work.covers(target),
+    )
+    _settle(work, rebase, state, target, json=json)
+
+
+def _go_on(work: Workspace, home: Path, step: _Step, report: Report, *, json: bool) -> None:
+    from stackpatch.model.reference import VersionRef
+
+    rebase = _rebase(work, home)
+    if step is _Step.ABORT:
+        under_way = home.exists()
+        rebase.forget()
+        text = "the rebase is gone; recipes and patches are as they were"
+        document = {"stack": work.recipe.stack, "outcome": "aborted", "patches": []}
+        output.emit("rebase", document, text if under_way else "no rebase was under way", json=json)
+        return
+    state = rebase.state()
+    if state is None:
+        msg = f"no rebase of {work.recipe.stack} is under way"
+        raise InputError(msg, hint="begin one with --onto REF")
+    if state.release != work.release.version:
+        msg = f"the rebase under way is of {work.recipe.stack}@{state.release}"
+        raise InputError(
+            msg, hint=f"name it: stackpatch rebase {work.recipe.stack}@{state.release}"
+        )
+    target = work.resolve(VersionRef.parse(state.onto), report)
+    if target.tree != state.onto_tree and step is not _Step.RESTART:
+        msg = f"{state.onto} is not what it was when the rebase began"
+        raise FindingError(msg, hint="--restart begins anew, --abort ends it")
+    covers = work.covers(target)
+    match step:
+        case _Step.STATUS:
+            _tell(work, state, target, rebase.worktree, json=json, dry=False)
+        case _Step.RESTART:
+            rebase.forget()
+            _begin(work, home, state.onto, report, json=json)
+        case _Step.CONTINUE:
+            if state.waiting is None:  # a kill came between the last patch and the new series
+                state = rebase.proceed(state, covers=covers)
+            else:
+                state = rebase.resume(state, covers=covers)
+            _settle(work, rebase, state, target, json=json)
+        case _Step.SKIP:
+            state = rebase.skip(state, covers=covers)
+            _settle(work, rebase, state, target, json=json)
+
+
+def _check_free(work: Workspace, target: Stored) -> None:
+    """The new series must not take another one's place; found out before any work is done."""
+    known = next((r for r in work.recipe.releases if r.version == target.version), None)
+    if known is not None and known.series is not None:
+        msg = f"{work.recipe.stack} {target.version} already has the series {known.series}"
+        raise InputError(msg, hint="--dry-run compares; remove that series to make it anew")
+
+
+def _settle(work: Workspace, rebase: Rebase, state: State, target: Stored, *, json: bool) -> None:
+    """Write the new series and release when everything moved; else tell what waits."""
+    if state.waiting is not None:
+        _tell(work, state, target, rebase.worktree, json=json, dry=False)
+        return
+    from stackpatch.cli.release import write_release
+
+    where = write_release(work, state, target)
+    rebase.forget()
+    _tell(work, state, target, None, json=json, dry=False, series=where)
+
+
+def _tell(
+    work: Workspace,
+    state: State,
+    target: Stored,
+    worktree: Path | None,
+    *,
+    json: bool,
+    dry: bool,
+    series: Path | None = None,
+) -> None:
+    waiting = state.waiting
+    rows = [_row(one) for one in state.moves]
+    rows += [
+        {"name": patch.name, "outcome": "pending", "detail": "", "hunks": []}
+        for patch in work.series.patches[len(state.moves) :]
+    ]
+    document = {
+        "stack": state.stack,
+        "from": state.release,
+        "onto": state.onto,
+        "outcome": "conflict" if waiting else "clean",
+        "patches": rows,
+        "series": None if series is None else str(series),
+        "worktree": None if waiting is None or worktree is None else str(worktree),
+        "dry_run": dry,
+    }
+    lines = [f"{state.stack} {state.release} onto {state.onto}"]
+    lines += [
+        f"  {row['outcome']:10} {row['name']}" + (f"  ({row['detail']})" if row["detail"] else "")
+        for row in rows
+    ]
+    failure: WaitingError | FindingError | None = None
+    if waiting is not None:
+        lines += ["", *_conflict(work, state, target)]
+        if dry:
+            failure = FindingError(f"{waiting} needs a person", hint="run it without --dry-run")
+        else:
+            hint = f"edit {worktree}, then: stackpatch rebase {state.stack} --continue (or --skip)"
+            failure = WaitingError(f"{waiting} needs a person", hint=hint)
+    elif series is not None:
+        lines.append(f"  series     {series}")
+    output.emit("rebase", document, lines, json=json, failure=failure)
+
+
+def _row(one: Move) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "outcome": one.outcome.value,
+        "detail": one.detail,
+        "verdict": one.verdict.word.value,
+        "evidence": one.verdict.to_json()["evidence"],
+        "hunks": one.verdict.to_json()["hunks"],
+    }
+
+
+def _conflict(work: Workspace, state: State, target: Stored) -> list[str]:
+    """For the person: what the patch is for, the hunks that have no place, since when."""
+    patch = next(p for p in work.series.patches if p.name == state.waiting)
+    stopped = state.moves[-1]
+    lines = [f"what {patch.name} is for:", f"  {patch.subject}"]
+    body = patch.message.split("\n\n")
+    lines += [f"  {line}" for line in (body[1].splitlines() if len(body) > 1 else [])]
+    for file in patch.files:
+        for hunk in file.hunks:
+            states = {h.state for h in stopped.hunks if h.line == hunk.line and h.path == file.path}
+            if states and states <= {"landed", "applies"}:
+                continue
+            lines += ["", f"this hunk of {file.path} has no place ({', '.join(sorted(states))}):"]
+            for tag, text in hunk.lines:
+                lines.append("  " + (tag + text).decode("utf-8", "replace").rstrip("\r\n"))
+    lines += _culprit(work, state, target)
+    return lines
+
+
+def _culprit(work: Workspace, state: State, target: Stored) -> list[str]:
+    """The first version in the store at which it stopped applying, or the commit that did it."""
+    from stackpatch.cli.upstream import one_each
+    from stackpatch.series.rebase import culprit
+    from stackpatch.sources.store import version_key
+
+    patch = next(p for p in work.series.patches if p.name == state.waiting)
+    between = [
+        (stored.version, stored.tree)
+        for stored in one_each(work.store.versions())
+        if version_key(state.release) <= version_key(stored.version) <= version_key(target.version)
+    ]
+    memo = work.memo()
+    found = culprit(
+        patch, between, lambda tree, p: memo.examine(work.store.objects, tree, p).verdict
+    )
+    memo.save()
+    if found is None:
+        return ["", "no version in the source store shows when upstream changed these lines"]
+    version, verdict = found
+    return [
+        "",
+        f"upstream changed these lines in {version}: {verdict.word.value}, {verdict.detail}",
+    ]

@@ -1,0 +1,167 @@
+"""`stackpatch upstream`: has each patch been upstreamed, and what shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackpatch.cli import output
+from stackpatch.cli.context import JsonOption, RootOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackpatch.cli.progress import Report
+    from stackpatch.cli.workspace import Workspace
+    from stackpatch.model.patch import Patch
+    from stackpatch.model.verdict import Verdict
+    from stackpatch.sources.store import Stored
+    from stackpatch.sources.tracker import LinkState, Tracker
+
+
+def command(
+    stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="Whose series.")],
+    *,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="REF",
+            help="Upstream version to judge at; may be repeated. Without one, the newest.",
+            show_default=False,
+        ),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Say whether each patch has been upstreamed, with the evidence."""
+    from stackpatch.cli.progress import reporting
+    from stackpatch.cli.workspace import open_workspace
+    from stackpatch.sources.tracker import Tracker
+    from stackpatch.storage import cache_root
+
+    work = open_workspace(stack, root, offline=offline)
+    with reporting() as report:
+        base = work.base(report)
+        targets = _targets(work, at or [], report)
+        work.on_base(base)
+        tracker = Tracker(cache_root() / "links.json", offline=offline)
+        reports = [_judge(work, base, target, tracker) for target in targets]
+        tracker.save()
+    documents = [document for document, _ in reports]
+    texts = [line for _, lines in reports for line in lines]
+    first = documents[0] if len(documents) == 1 else {"stack": work.recipe.stack, "at": documents}
+    output.emit("upstream", first, texts, json=json)
+
+
+def _targets(work: Workspace, at: Sequence[str], report: Report) -> list[Stored]:
+    from stackpatch.cli.matrix import select_versions
+    from stackpatch.model.reference import VersionRef
+    from stackpatch.sources.fetch import index_versions
+
+    if at:
+        return [work.resolve(VersionRef.parse(name), report) for name in at]
+    if work.offline:
+        return select_versions(work, "stored", report)[-1:]
+    known = index_versions(work.recipe)
+    return (
+        [work.bring(known[-1], report)] if known else select_versions(work, "stored", report)[-1:]
+    )
+
+
+def _judge(
+    work: Workspace, base: Stored, target: Stored, tracker: Tracker
+) -> tuple[dict[str, Any], list[str]]:
+    from stackpatch.model.verdict import Word
+    from stackpatch.series.history import search
+    from stackpatch.series.landed import examine
+    from stackpatch.sources.store import version_key
+
+    objects = work.store.objects
+    tree = target.tree
+    both_git = base.kind.value == target.kind.value == "git"
+    rows: list[dict[str, Any]] = []
+    lines = [f"{work.recipe.stack} {work.release.version} at {target.label}"]
+    between = [
+        stored
+        for stored in one_each(work.store.versions())
+        if version_key(base.version) <= version_key(stored.version) <= version_key(target.version)
+    ]
+    memo = work.memo()
+    for patch in work.series.patches:
+        history = search(objects, base.commit, target.commit, patch) if both_git else ()
+        found = examine(objects, tree, patch, history=history, covers=work.covers(target))
+        if found.verdict.word is Word.NEEDED:
+            tree = found.applied.tree
+        since = None
+        if found.verdict.word is Word.UPSTREAMED:
+            since = _since(work, patch, between)
+        links = [tracker.state(url) for url in patch.trailers.links]
+        rows.append(_row(patch, found.verdict, since, links))
+        lines += _lines(patch, found.verdict, since, links)
+    memo.save()
+    document = {"stack": work.recipe.stack, "release": work.release.version, "at": target.label}
+    return document | {"patches": rows}, lines
+
+
+def one_each(stored: Sequence[Stored]) -> list[Stored]:
+    best: dict[str, Stored] = {}
+    for one in stored:
+        best.setdefault(one.version, one)
+    return list(best.values())
+
+
+def _since(work: Workspace, patch: Patch, between: Sequence[Stored]) -> str | None:
+    """The first of the versions in the store from which on every later one has it."""
+    from stackpatch.model.verdict import Word
+
+    memo = work.memo()
+    first = None
+    for stored in between:
+        found = memo.examine(work.store.objects, stored.tree, patch, covers=work.covers(stored))
+        landed = found.verdict.word is Word.UPSTREAMED
+        first = (first or stored.version) if landed else None
+    memo.save()
+    return first
+
+
+def _row(
+    patch: Patch, verdict: Verdict, since: str | None, links: Sequence[LinkState]
+) -> dict[str, Any]:
+    return {
+        "name": patch.name,
+        "subject": patch.subject,
+        **verdict.to_json(),
+        "since": since,
+        "links": [
+            {
+                "url": link.url,
+                "state": link.state.value,
+                "title": link.title,
+                "checked": link.checked.isoformat() if link.checked else None,
+                "why": link.why,
+            }
+            for link in links
+        ],
+    }
+
+
+def _lines(
+    patch: Patch, verdict: Verdict, since: str | None, links: Sequence[LinkState]
+) -> list[str]:
+    now = datetime.now(UTC)
+    landed = f", first in {since} of the versions in the store" if since else ""
+    lines = ["", f"{patch.name}", f"  {verdict.word.value}: {verdict.detail}{landed}"]
+    for piece in verdict.evidence:
+        place = ":".join(str(part) for part in (piece.path, piece.line) if part is not None)
+        symbol = f" in {piece.symbol}" if piece.symbol else ""
+        lines.append(
+            f"    {piece.layer.value:9} {piece.says}{f' [{place}{symbol}]' if place else ''}"
+        )
+    for link in links:
+        why = f"; {link.why}" if link.why else ""
+        lines.append(f"    link      {link.url}: {link.state.value} ({link.age(now)}{why})")
+    return lines

@@ -1,0 +1,143 @@
+"""What most commands start from: a recipe, one of its releases, its series, the source store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from stackpatch.cli.context import Origin, find_root
+from stackpatch.errors import FindingError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from stackpatch.cli.context import Root
+    from stackpatch.cli.progress import Report
+    from stackpatch.model.collection import Collection
+    from stackpatch.model.recipe import Recipe, Release
+    from stackpatch.model.reference import VersionRef
+    from stackpatch.model.series import Series
+    from stackpatch.series.apply import SeriesResult
+    from stackpatch.series.memo import Memo
+    from stackpatch.sources.store import SourceStore, Stored
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A stack at one of its pinned releases."""
+
+    root: Root
+    collection: Collection
+    recipe: Recipe
+    release: Release
+    offline: bool
+
+    @cached_property
+    def series(self) -> Series:
+        """The release's patches. Raises InputError or Problems for what is wrong with them."""
+        return self.collection.series(self.recipe.stack, self.release)
+
+    @cached_property
+    def store(self) -> SourceStore:
+        """The stack's source store."""
+        from stackpatch.sources.store import SourceStore
+
+        return SourceStore(self.recipe.stack)
+
+    def base(self, report: Report) -> Stored:
+        """The release in the source store, brought there if it is not.
+
+        An sdist holds more of the git tree than a wheel; git is taken where it was fetched.
+        """
+        return self.bring(self.release.version, report)
+
+    def bring(self, version: str, report: Report) -> Stored:
+        """A version in the source store, fetched if it is not there.
+
+        Raises InputError for a version that nobody has, EnvironmentProblem for the network.
+        """
+        from stackpatch.model.reference import VersionRef
+
+        return self.resolve(VersionRef.parse(version), report)
+
+    def resolve(self, ref: VersionRef, report: Report) -> Stored:
+        """The version that a person named, fetched if the store does not have it."""
+        from stackpatch.sources.fetch import bring
+
+        return bring(self.recipe, ref, store=self.store, offline=self.offline, report=report)
+
+    def covers(self, stored: Stored) -> Callable[[str], bool]:
+        """Whether the stored kind of source can hold a path of the git tree at all."""
+        from stackpatch.model.layout import Layout
+
+        rules = self.recipe.layouts.rules(stored.kind)
+        if not rules:
+            return lambda _: True
+        return Layout.of((rule.here, rule.git) for rule in rules).covers
+
+    def on_base(self, base: Stored) -> SeriesResult:
+        """The series on its own release, which also puts every file between two patches into the
+        store. Raises FindingError, with every failure, when it does not apply there."""
+        from stackpatch.series.apply import apply_series
+
+        result = apply_series(
+            self.store.objects, base.tree, self.series.patches, parent=base.commit
+        )
+        if not result.applied:
+            raise not_applied(self.series.where, base.label, result)
+        return result
+
+    def memo(self) -> Memo:
+        """The verdicts of earlier runs."""
+        from stackpatch.series.memo import Memo
+        from stackpatch.storage import cache_root
+
+        return Memo(cache_root() / "verdicts" / f"{self.recipe.stack}.json")
+
+    def writable(self) -> Path:
+        """The folder to write a new series into. Raises InputError for the installed set."""
+        if self.root.origin is Origin.INSTALLED:
+            msg = "the recipes and patches that came with the package are not to be changed"
+            raise InputError(msg, hint="copy them into a folder of yours and name it with --root")
+        return self.root.path
+
+
+def open_workspace(stack: str, root: Path | None, *, offline: bool = False) -> Workspace:
+    """The stack that a person named, `flashinfer` or `flashinfer@0.6.3`."""
+    from stackpatch.model.collection import Collection
+    from stackpatch.model.reference import StackRef
+
+    wanted = StackRef.parse(stack)
+    found = find_root(root)
+    collection = Collection(found.path)
+    recipe = collection.recipe(wanted.stack)
+    return Workspace(found, collection, recipe, recipe.release(wanted.release), offline)
+
+
+def not_applied(where: str, label: str, result: SeriesResult) -> FindingError:
+    """Every failure of a series, as one error."""
+    lines = failure_lines(result)
+    failed = sum(not one.applied for one in result.results)
+    msg = f"{failed} of {len(result.results)} patches in {where} do not apply to {label}"
+    return FindingError("\n".join([msg, *lines]), hint="nothing was written")
+
+
+def failure_lines(result: SeriesResult) -> list[str]:
+    """One line per failure: `patch:line: path: reason: detail`."""
+    lines: list[str] = []
+    for one in result.results:
+        for failure in one.failures:
+            places = ", ".join(f"line {line} ({name})" for line, name in failure.candidates)
+            found = f"; its text stands at {places}" if places else ""
+            lines.append(
+                f"  {one.patch.name}:{failure.line}: {failure.path}: {failure.reason}: "
+                f"{failure.detail}{found}"
+            )
+    return lines
+
+
+def shown_patches(names: Sequence[str]) -> str:
+    """`1 patch` or `4 patches`."""
+    return f"{len(names)} patch{'es' * (len(names) != 1)}"
