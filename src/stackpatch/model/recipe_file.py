@@ -106,10 +106,12 @@ def _without(value: Any, faulty: set[Path], at: Path = ()) -> Any:
 def _fault(details: dict[str, Any], document: Document) -> Fault | None:
     """Pydantic's error in our words; None where the reader has said what is wrong there."""
     path: Path = tuple(part for part in details["loc"] if part != "[key]")
-    if document.is_faulty(path):
+    kind: str = details["type"]
+    # An unknown key is a fault of the key, whatever is wrong with its value.
+    if document.is_faulty(path[:-1] if kind == "extra_forbidden" else path):
         return None
     value = details.get("input")
-    match details["type"]:
+    match kind:
         case "missing":
             text = "missing"
         case "extra_forbidden":
@@ -125,7 +127,7 @@ def _fault(details: dict[str, Any], document: Document) -> Fault | None:
             text = "empty; at least one is needed"
         case "greater_than":
             text = f"{value} is not above {details['ctx']['gt']}"
-        case kind if kind in _WANT:
+        case _ if kind in _WANT:
             text = f"want {_WANT[kind]}, found {_described(value)}"
             if kind == "string_type" and isinstance(value, int) and not isinstance(value, bool):
                 text += f'; quote it: "{value}"'
