@@ -112,7 +112,7 @@ def load_series(folder: Path, *, where: str | None = None) -> Series:
             for file in sorted(folder.iterdir())
             if file.is_file() and file.name != "series"
         }
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         msg = f"no series in {place}"
         raise InputError(
             msg, hint="a series is a folder with a `series` file", where=place
