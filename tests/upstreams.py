@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from stackpatch.model.series import Series, load_series
 from stackpatch.sources.objects import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 _ENV = {
@@ -25,7 +25,7 @@ _ENV = {
     "GIT_CONFIG_NOSYSTEM": "1",
 }
 
-Files = "Mapping[str, str | None]"
+Files = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.upstreams import Upstream, filler, function
 
 from stackpatch.model.patch import parse_patch
 from stackpatch.series.apply import apply_patch, apply_series
 from stackpatch.series.pick import Outcome, move
-from tests.upstreams import Upstream, filler, function
 
 if TYPE_CHECKING:
     from pathlib import Path

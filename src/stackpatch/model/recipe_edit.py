@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -99,13 +98,13 @@ def _block(release: NewRelease, indent: str) -> list[str]:
     inner = f"{indent}  "
     tag = _scalar(release.tag) if release.tag else "null"
     lines = [
-        f"{indent}- version: {json.dumps(release.version)}",
+        f"{indent}- version: {_quoted(release.version)}",
         f"{inner}tag: {tag}",
         f"{inner}commit: {release.commit or 'null'}",
         f"{inner}commit-evidence:",
         f"{inner}  kind: {release.evidence}",
         f"{inner}  detail: {_scalar(release.evidence_detail)}",
-        f"{inner}date: {json.dumps(release.date)}",
+        f"{inner}date: {_quoted(release.date)}",
     ]
     if release.artefacts:
         lines.append(f"{inner}artefacts:")
@@ -121,17 +120,23 @@ def _block(release: NewRelease, indent: str) -> list[str]:
         lines.append(f"{inner}stamp: {{path: {_scalar(path)}, variable: {_scalar(variable)}}}")
     if release.requires:
         lines.append(f"{inner}requires:")
-        lines += [f"{inner}  {name}: {json.dumps(version)}" for name, version in release.requires]
+        lines += [f"{inner}  {name}: {_quoted(version)}" for name, version in release.requires]
     return [f"{line}\n" for line in lines]
 
 
 def _hex(digits: str) -> str:
     """A digest that a YAML reader could take for a number (all digits, `1e5`) needs quotes."""
-    return digits if re.search(r"[a-df]", digits) else json.dumps(digits)
+    return digits if re.search(r"[a-df]", digits) else _quoted(digits)
 
 
 def _scalar(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """In double quotes, by YAML's rules: JSON's differ above U+FFFF."""
+    dumped: str = yaml.safe_dump(text, default_style='"', allow_unicode=False, width=1 << 30)
+    return dumped.rstrip("\n")
 
 
 def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:

@@ -1,0 +1,130 @@
+"""A release added to a recipe: the rest of the text stays as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackpatch.errors import InputError
+from stackpatch.model.recipe_edit import NewFile, NewRelease, add_release
+from stackpatch.model.recipe_file import parse_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def new(version: str, **changes: object) -> NewRelease:
+    return replace(
+        NewRelease(
+            version=version,
+            tag=f"v{version}",
+            commit=None,
+            evidence="unknown",
+            evidence_detail="no history: moved onto the index's archive",
+            date="2026-03-25T00:00:00Z",
+            artefacts=(NewFile(f"flashinfer_python-{version}.tar.gz", "1" * 64, 5),),
+            series=f"v{version}",
+            stamp=("flashinfer/_build_meta.py", "__version__"),
+            requires=(),
+        ),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def added_lines(old: str, text: str) -> list[str]:
+    """The lines that text has beyond old, which must be a subsequence of it."""
+    rest = iter(text.splitlines())
+    extra = []
+    for line in old.splitlines():
+        for candidate in rest:
+            if candidate == line:
+                break
+            extra.append(candidate)
+        else:
+            pytest.fail(f"lost: {line!r}")
+    return extra + list(rest)
+
+
+@pytest.mark.parametrize("version", ["0.4.9", "0.5.4", "0.6.7", "0.7.3", "1.0"])
+def test_it_goes_where_its_version_belongs(version: str) -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text()
+    edited = add_release(text, new(version), where="recipe")
+    extra = added_lines(text, edited)
+    assert f'- version: "{version}"' in extra[0]
+    recipe = parse_recipe("flashinfer.yaml", edited.encode(), name="flashinfer")
+    versions = [release.version for release in recipe.releases]
+    assert versions == sorted(
+        versions, key=lambda v: [int(p) for p in v.replace("post", "").split(".")]
+    )
+    release = recipe.release(version)
+    assert release.series == f"v{version}"
+    assert release.artefacts[0].sha256 == "1" * 64, "a digest of digits stays a string"
+    assert release.stamp is not None
+
+
+def test_comments_stay_with_their_release() -> None:
+    text = (
+        'stack: x\nreleases:\n  # the first\n  - version: "1.0"\n    series: null\n\n'
+        '  # about 3.0\n  - version: "3.0"\n    series: null # none\n# about archs\narchs: {}\n'
+    )
+    edited = add_release(text, new("2.0", artefacts=(), stamp=None), where="recipe")
+    lines = edited.splitlines()
+    assert lines.index('  - version: "2.0"') < lines.index("  # about 3.0")
+    assert lines.index("  # about 3.0") == lines.index('  - version: "3.0"') - 1
+    last = add_release(text, new("4.0", artefacts=(), stamp=None), where="recipe").splitlines()
+    assert last.index('  - version: "4.0"') < last.index("# about archs")
+    added_lines(text, edited)
+
+
+def test_a_pinned_release_without_a_series_gets_it() -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text()
+    edited = add_release(text, new("0.7.2"), where="recipe")
+    old, now = text.splitlines(), edited.splitlines()
+    assert [(a, b) for a, b in zip(old, now, strict=True) if a != b] == [
+        ("    series: null", "    series: v0.7.2")
+    ]
+    bare = 'releases:\n  - version: "1.0"\n    tag: v1.0\n\narchs: {}\n'
+    with_series = add_release(bare, new("1.0"), where="recipe")
+    assert (
+        with_series
+        == 'releases:\n  - version: "1.0"\n    tag: v1.0\n    series: v1.0\n\narchs: {}\n'
+    )
+
+
+def test_another_series_is_never_replaced() -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text()
+    with pytest.raises(InputError, match=r"0\.6\.3 already has the series v0\.6\.3") as raised:
+        add_release(text, new("0.6.3", series="other"), where="recipes/flashinfer.yaml")
+    assert raised.value.where is not None
+    line = int(raised.value.where.rsplit(":", 1)[1])
+    assert text.splitlines()[line - 1].strip() == "series: v0.6.3"
+    assert add_release(text, new("0.6.3"), where="recipe") == text, "the same one is no change"
+
+
+@pytest.mark.parametrize("text", ["releases: []\n", "releases: [{version: '1'}]\n", "x: 1\n"])
+def test_what_cannot_be_edited_is_said(text: str) -> None:
+    with pytest.raises(InputError, match="not a list with one release below the other"):
+        add_release(text, new("1.0"), where="recipe")
+
+
+def test_a_file_without_its_last_line_feed() -> None:
+    text = 'releases:\n  - version: "1.0"\n    series: a'
+    edited = add_release(text, new("2.0", artefacts=(), stamp=None), where="recipe")
+    assert [r["version"] for r in yaml.safe_load(edited)["releases"]] == ["1.0", "2.0"]
+
+
+@given(
+    detail=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1),
+    name=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1),
+    digest=st.text("0123456789abcdef", min_size=64, max_size=64),
+)
+def test_any_text_comes_back_as_it_went_in(detail: str, name: str, digest: str) -> None:
+    text = 'releases:\n  - version: "1.0"\n    series: a\n'
+    release = new("2.0", evidence_detail=detail, artefacts=(NewFile(name, digest, 1),))
+    read = yaml.safe_load(add_release(text, release, where="recipe"))["releases"][1]
+    assert read["commit-evidence"]["detail"] == detail
+    assert (read["artefacts"][0]["file"], read["artefacts"][0]["sha256"]) == (name, digest)
