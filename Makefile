@@ -56,10 +56,11 @@ docs: $(STAMP)
 	@mkdir -p docs/schema build
 	$(BIN)/python -m stackpatch.cli.reference > build/generated && mv build/generated docs/cli.md
 	$(BIN)/python -m stackpatch.cli.recipe_reference > build/generated && mv build/generated docs/recipe-reference.md
+	$(BIN)/python -m stackpatch.cli.cache_reference > build/generated && mv build/generated docs/caches.md
 	$(BIN)/stackpatch schema > build/generated && mv build/generated docs/schema/recipe.schema.json
 
 fresh: docs
-	git diff --exit-code -- docs/cli.md docs/recipe-reference.md docs/schema
+	git diff --exit-code -- docs/cli.md docs/recipe-reference.md docs/caches.md docs/schema
 
 check: lint types fresh
 

@@ -70,6 +70,7 @@ _BUILT = (
     r"|\.ninja_(?:log|deps|lock)|lock|.+\.tmp(?:\.\d+)?"
 )
 _RENDERED = r".+\.(?:cu|cuh|c|cc|cpp|h|hpp|inc|json|generated)"
+_NAME = r"\w[\w.+-]*"  # nothing hidden
 _HEX = r"[0-9a-f]{8,64}"
 _ANY = r"[^/]+"
 
@@ -83,7 +84,7 @@ def _flashinfer_entries() -> tuple[Entry, ...]:
         found += (
             Entry((*above, "cached_ops", "tmp"), keep=tmp),
             Entry(
-                (*above, "cached_ops", r"[\w.+-]+"),
+                (*above, "cached_ops", _NAME),
                 inside=_BUILT,
                 marker=r"build\.ninja|meta\.json|{-1}\.so",
                 locks=(lock + "{-1}.lock", lock + "flashinfer_jit.lock"),
@@ -94,8 +95,8 @@ def _flashinfer_entries() -> tuple[Entry, ...]:
                 file=True,
                 locks=(lock + "flashinfer_jit.lock",),
             ),
-            Entry((*above, "generated", r"[\w.+-]+"), inside=_RENDERED),
-            Entry((*above, "generated", r"[\w+-]+\.(?:cu|cuh|h|inc|cpp)"), file=True),
+            Entry((*above, "generated", _NAME), inside=_RENDERED),
+            Entry((*above, "generated", r"\w[\w+-]*\.(?:cu|cuh|h|inc|cpp)"), file=True),
             Entry((*above, "autotune"), inside=r"sparse_mla_sm120_cpb\.json.*"),
             Entry((*above, r"flashinfer_jit\.log"), keep="a log; nothing is read from it"),
         )
@@ -155,7 +156,7 @@ _TABLE = (
         "every file is checked against a sha256 that the sources name, and none is made from the "
         "sources that a series changes",
         "flashinfer/jit/cubin_loader.py of 0.6.3",
-        (Entry((r"[\w.-]+",), inside=r".+\.(?:cubin|so|h|hpp|txt|json|lock)"),),
+        (Entry((_NAME,), inside=r".+\.(?:cubin|so|h|hpp|txt|json|lock)"),),
     ),
     Cache(
         "flashinfer-moe-knobs",
@@ -279,7 +280,7 @@ _TABLE = (
             ),
             Entry((r"libtorch_c_dlpack_addon.*",), keep="tvm-ffi's own bridge to torch"),
             Entry(
-                (r"[\w.-]+_[0-9a-f]{16}",), inside=_BUILT, marker=r"build\.ninja", named_only=True
+                (r"\w[\w.-]*_[0-9a-f]{16}",), inside=_BUILT, marker=r"build\.ninja", named_only=True
             ),
         ),
     ),
@@ -332,7 +333,7 @@ _TABLE = (
         Risk.SAFE,
         "an entry is used only while hashing all files that it was made from gives its name again",
         "sglang/kernels/jit/utils/compile/cache.py of 0.5.23",
-        (Entry((r"[\w.-]+", r"[\w.-]+", r"build-[0-9a-f]{16}"), inside=_ANY),),
+        (Entry((_NAME, _NAME, r"build-[0-9a-f]{16}"), inside=_ANY),),
     ),
     Cache(
         "sglang-autotune",
@@ -395,7 +396,7 @@ _TABLE = (
         "the key holds FlashInfer's version and the arch, and neither vLLM's version nor any "
         "sources",
         "facts/upstream.md section 5: vllm/model_executor/warmup/flashinfer_autotune_cache.py",
-        (Entry((VERSION, r"[\w.]+", r"[\w.-]+"), inside=r".+\.json(?:\.tmp\w*|\.lock)?"),),
+        (Entry((VERSION, _NAME, _NAME), inside=r".+\.json(?:\.tmp\w*|\.lock)?"),),
     ),
     Cache(
         "trtllm-autotuner",
