@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ _PIP_SETTINGS = next(
     ),
     None,
 )
+# Child processes on a busy machine take their time, and CI must see what a developer sees.
+hypothesis.settings.register_profile(
+    "stackpatch", deadline=None, max_examples=60, database=None, derandomize=True
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stackpatch"))
 _UNIT = Path(__file__).parent / "unit"
 _KEPT = ("STACKPATCH_TEST_CACHE", "STACKPATCH_REQUIRE_ENGINE")
 
