@@ -50,7 +50,7 @@ def open_base(text: str, arch: Arch, *, site: str | None = None) -> Base:
             raise InputError(msg) from error
     else:
         path = plain
-    if not Path(path).is_dir():
+    if not path or not Path(path).is_dir():
         looks = "/" in path and not path.startswith((".", "/")) and not text.startswith("oci:")
         msg = f"--base {text}: no such folder"
         hint = "want `scratch`, or the folder of an OCI layout, with @sha256:… for one of several"

@@ -6,6 +6,7 @@ What a kill leaves behind is a hidden folder that the next build removes.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from stackpatch.artefacts.sbom import make_sbom
 from stackpatch.artefacts.site import USUAL_SITE, Site, find_installed
 from stackpatch.artefacts.stamp import stamp_version
 from stackpatch.artefacts.wheel import WheelResult, repack
-from stackpatch.errors import InputError
+from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
@@ -101,12 +102,12 @@ def build(
     same folder. Raises InputError for inputs that do not fit, EnvironmentProblem for the disk.
     """
     target = out / plan.folder
+    guard = target.parent / f".{target.name}.lock"
     done = _finished(target, plan.key)
     if done is not None:
+        _sweep_if_idle(target, guard)
         return BuildResult(plan, target, done, reused=True, caches=caches)
-    with storage.lock(
-        target.parent / f".{target.name}.lock", wait=wait, what=f"another build of {plan.folder}"
-    ):
+    with storage.lock(guard, wait=wait, what=f"another build of {plan.folder}"):
         storage.sweep(target.parent, target.name)
         done = _finished(target, plan.key)
         if done is not None:
@@ -115,6 +116,16 @@ def build(
         with storage.directory_beside(target) as scratch:
             outputs = _make(plan, base, prepared, scratch)
         return BuildResult(plan, target, outputs, reused=False, caches=caches)
+
+
+def _sweep_if_idle(target: Path, guard: Path) -> None:
+    """Remove what a killed build left beside a whole result, unless somebody builds there."""
+    if any(target.parent.glob(f".{target.name}.*.tmp")):
+        with (
+            contextlib.suppress(EnvironmentProblem),
+            storage.lock(guard, wait=0.0),
+        ):
+            storage.sweep(target.parent, target.name)
 
 
 def _finished(target: Path, key: str) -> Outputs | None:
@@ -198,7 +209,6 @@ def _image(
     inputs = plan.inputs
     labels = {
         "stackpatch.arch": inputs.arch,
-        "stackpatch.key": inputs.key,
         "stackpatch.series": f"sha256:{inputs.series_sha256}",
         "stackpatch.stack": inputs.stack,
         "stackpatch.version": inputs.patched,
