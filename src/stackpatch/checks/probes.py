@@ -66,7 +66,7 @@ def git(timeout: float) -> Finding:
         word: proc.run(("git", word, "-h"), timeout=timeout, check=False)
         for word in ("fast-import", "merge-tree")
     }
-    if b"fast-import" not in helps["fast-import"].stdout + helps["fast-import"].stderr:
+    if b"usage: git fast-import" not in helps["fast-import"].stdout + helps["fast-import"].stderr:
         return Finding(
             name,
             Level.UNUSABLE,

@@ -26,7 +26,7 @@ INSIDE_LIMIT = 24 << 20
 # Real files stay far below these; they bound the time that a hostile one can take.
 INSIDE_TOTAL = 1 << 30
 MAX_IMAGES = 1_000_000
-MAX_HITS = 2_000_000
+MAX_FALSE_HITS = 300_000
 MAX_DAMAGES = 16
 
 # Source and prose may quote PTX; such a file counts only when it *is* GPU code from its first byte.
@@ -62,7 +62,7 @@ class _Collector:
         self.units: Counter[frozenset[Code]] = Counter()
         self.damage: list[str] = []
         self.images = 0
-        self.hits = 0
+        self.false_hits = 0
         self.inside = 0  # bytes that were looked into
 
     def add_unit(self, found: list[Code]) -> None:
@@ -83,7 +83,11 @@ class _Collector:
     @property
     def full(self) -> bool:
         """Whether the file has so much, or so much that is damaged, that no more is read."""
-        return len(self.damage) >= MAX_DAMAGES or self.images >= MAX_IMAGES or self.hits >= MAX_HITS
+        return (
+            len(self.damage) >= MAX_DAMAGES
+            or self.images >= MAX_IMAGES
+            or self.false_hits >= MAX_FALSE_HITS
+        )
 
     def findings(self, size: int) -> Findings:
         codes = {code: self.codes[code] for code in sorted(self.codes)}
@@ -109,7 +113,6 @@ def _scan(name: str, window: Window, found: _Collector) -> None:
         return
     hits = _Hits(window)
     while (at := hits.next()) is not None:
-        found.hits += 1
         window.skip(at)
         window.fill(elf.HEADER_SIZE)
         start = window.peek(elf.HEADER_SIZE)
@@ -120,6 +123,7 @@ def _scan(name: str, window: Window, found: _Collector) -> None:
         else:
             if start.startswith(ptx.MARK):
                 _ptx(window, found)
+            found.false_hits += 1
             window.skip(1)
         if found.full:
             found.add_damage(window.offset, "too much code, or too much of it damaged: gave up")
@@ -148,6 +152,7 @@ class _Hits:
             if nearest >= 0:
                 return nearest
             if window.ended:
+                window.skip(window.ready)
                 return None
             window.skip(window.ready - len(max(_MARKS, key=len)) + 1)
             window.fill(CHUNK)
@@ -223,6 +228,7 @@ def _fatbin(window: Window, found: _Collector) -> None:
     try:
         left = fatbin.body_size(window.peek(fatbin.HEADER_SIZE))
         window.skip(fatbin.HEADER_SIZE)
+        found.false_hits += left == 0
         while left > 0:
             left -= _entry(window, left, codes, found)
             if found.full:

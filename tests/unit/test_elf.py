@@ -1,0 +1,114 @@
+"""The ELF reader uses no offset before it has compared it with the bytes that are there."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackpatch.checks import elf
+from stackpatch.checks.code import DamagedError
+
+GPU = Path(__file__).parent.parent / "data" / "gpu"
+
+
+def data() -> bytes:
+    return (GPU / "13.0-sm_121a.cubin").read_bytes()
+
+
+def names(content: bytes) -> list[str]:
+    view = memoryview(content)
+    return [section.name.decode() for section in elf.sections(view, elf.header(content))]
+
+
+def patched(content: bytes, at: int, form: str, value: int) -> bytes:
+    changed = bytearray(content)
+    struct.pack_into(form, changed, at, value)
+    return bytes(changed)
+
+
+def test_the_sections_of_a_real_cubin() -> None:
+    found = names(data())
+    assert ".note.nv.tkinfo" in found
+    assert ".nv.compat" in found
+    assert found[0] == ""
+    assert elf.is_cuda(data()[:64])
+    assert not elf.is_cuda(b"\x7fELF" + bytes(60))
+
+
+def test_content_is_what_the_section_holds() -> None:
+    content = data()
+    head = elf.header(content)
+    view = memoryview(content)
+    notes = [s for s in elf.sections(view, head) if s.name == b".note.nv.tkinfo"]
+    assert b"-arch sm_121a" in elf.content(view, notes)
+    assert elf.content(view, []) == b""
+    assert elf.end_of(view, head) == len(content)
+
+
+def test_nobits_sections_take_no_bytes() -> None:
+    empty = elf.Section(b".bss", elf.SECTION_NOBITS, 1 << 60, 1 << 60)
+    assert elf.content(memoryview(b"x"), [empty]) == b""
+    assert empty.end == 1 << 60
+
+
+def test_more_sections_than_the_header_can_count() -> None:
+    content = data()
+    head = elf.header(content)
+    extended = patched(content, 60, "<H", 0)
+    extended = patched(extended, 62, "<H", 0xFFFF)
+    extended = patched(extended, head.section_offset + 32, "<Q", head.section_count)
+    extended = patched(extended, head.section_offset + 40, "<I", head.names_index)
+    assert names(extended) == names(content)
+
+
+@pytest.mark.parametrize(
+    ("at", "form", "value", "message"),
+    [
+        (4, "<B", 1, "not a 64-bit"),
+        (0, "<B", 0, "not a 64-bit"),
+        (58, "<H", 63, "section header of 63 bytes"),
+        (40, "<Q", 1 << 62, "behind the last"),
+        (62, "<H", 900, "section of names is number 900"),
+        (60, "<H", 0xFFFE, "behind the last"),
+    ],
+)
+def test_headers_that_lie_are_named(at: int, form: str, value: int, message: str) -> None:
+    with pytest.raises(DamagedError, match=message):
+        names(patched(data(), at, form, value))
+
+
+def test_a_section_behind_the_end_is_named() -> None:
+    content = data()
+    section = elf.Section(b".nv.compat", 1, len(content) - 1, 2)
+    with pytest.raises(DamagedError, match=r"\.nv\.compat ends behind"):
+        elf.content(memoryview(content), [section])
+
+
+def test_names_behind_the_end_are_named() -> None:
+    content = data()
+    head = elf.header(content)
+    at = head.section_offset + head.names_index * 64 + 24
+    with pytest.raises(DamagedError, match="names end behind"):
+        names(patched(content, at, "<Q", len(content)))
+
+
+def test_a_file_without_sections_has_none() -> None:
+    content = patched(data(), 40, "<Q", 0)
+    assert names(content) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=st.binary(max_size=400))
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    for start in (b"", elf.MAGIC + b"\x02\x01\x01"):
+        whole = start + content
+        try:
+            head = elf.header(whole)
+            list(elf.sections(memoryview(whole), head))
+            elf.end_of(memoryview(whole), head)
+        except DamagedError:
+            continue
