@@ -69,7 +69,8 @@ class Lines:
 
     def __init__(self, raw: bytes, first_line: int) -> None:
         self._lines = raw.split(b"\n")
-        if raw.endswith(b"\n"):
+        self._cut = self._lines[-1] != b""
+        if not self._cut:
             self._lines.pop()
         self._at = 0
         self._first = first_line
@@ -82,6 +83,11 @@ class Lines:
     def peek(self) -> bytes | None:
         """That line without its end; None after the last."""
         return self._lines[self._at] if self._at < len(self._lines) else None
+
+    @property
+    def cut(self) -> bool:
+        """Whether that line is the last and has no end."""
+        return self._cut and self._at == len(self._lines) - 1
 
     def next(self) -> bytes:
         """That line, and go on to the one after it."""
@@ -121,6 +127,9 @@ def parse_hunks(reader: Lines, problems: list[Problem]) -> Iterator[Hunk]:
                 plural = "s" * (missing != 1)
                 said = f"the hunk at line {number} ends {missing} line{plural} too early"
                 problems.append((reader.number, said))
+                return
+            if reader.cut:
+                problems.append((reader.number, "the mail ends within a line of a hunk"))
                 return
             reader.next()
             old_left -= tag != b"+"
