@@ -103,7 +103,7 @@ def test_conflict_when_upstream_rewrote_the_line(tmp_path: Path) -> None:
 
 
 def test_misplaced_when_only_the_sibling_has_the_text(tmp_path: Path) -> None:
-    objects, tree, _, result = moved(tmp_path, gates("assert supports(major)"))
+    _, tree, _, result = moved(tmp_path, gates("assert supports(major)"))
     assert (result.outcome, result.mail, result.tree) == (Outcome.MISPLACED, None, tree)
     assert "other" in result.detail
     assert "build" in result.detail

@@ -26,6 +26,7 @@ def new(version: str, **changes: object) -> NewRelease:
             evidence="unknown",
             evidence_detail="no history: moved onto the index's archive",
             date="2026-03-25T00:00:00Z",
+            date_note=None,
             artefacts=(NewFile(f"flashinfer_python-{version}.tar.gz", "1" * 64, 5),),
             series=f"v{version}",
             stamp=("flashinfer/_build_meta.py", "__version__"),
@@ -109,6 +110,13 @@ def test_another_series_is_never_replaced() -> None:
 def test_what_cannot_be_edited_is_said(text: str) -> None:
     with pytest.raises(InputError, match="not a list with one release below the other"):
         add_release(text, new("1.0"), where="recipe")
+
+
+def test_a_date_that_nobody_gave_says_so() -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text()
+    edited = add_release(text, new("0.8", date_note="when it was moved"), where="recipe")
+    assert '    date: "2026-03-25T00:00:00Z"  # when it was moved\n' in edited
+    parse_recipe("flashinfer.yaml", edited.encode(), name="flashinfer")
 
 
 def test_a_file_without_its_last_line_feed() -> None:

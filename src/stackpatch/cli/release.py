@@ -47,12 +47,16 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
 
 
 def _listing(work: Workspace, state: State, kept: dict[str, bytes]) -> bytes:
-    """The old `series` file with its comments, without the patches that were dropped."""
+    """The old `series` file with its comments, without the patches that were dropped.
+
+    Its comments may speak of the old version, so the first line says where they come from.
+    """
     old = work.collection.series_dir(work.recipe.stack, work.release)
     lines = (old / "series").read_text("utf-8").splitlines(keepends=True) if old else []
     dropped = {one.name for one in state.moves} - kept.keys()
     left = [line for line in lines if (line.split() or [""])[0] not in dropped]
-    return "".join(left).encode()
+    moved = f"# Moved from {work.release.version} to {state.onto} by stackpatch rebase.\n"
+    return "".join([moved, *left]).encode()
 
 
 def _release(work: Workspace, target: Stored, series: str) -> NewRelease:
@@ -65,15 +69,16 @@ def _release(work: Workspace, target: Stored, series: str) -> NewRelease:
         if commit
         else "moved by stackpatch rebase onto the index's archive, which has no history"
     )
-    when = min((file.uploaded for file in files if file.uploaded), default=None)
+    uploaded = min((file.uploaded for file in files if file.uploaded), default=None)
     stamp = work.release.stamp
     return NewRelease(
         version=target.version,
-        tag=f"v{target.version}",
+        tag=target.evidence.get("Tag"),
         commit=commit,
         evidence="first-hand" if commit else "unknown",
         evidence_detail=detail,
-        date=(when or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        date=(uploaded or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        date_note=None if uploaded else "when stackpatch rebase ran: the index gives no date",
         artefacts=[NewFile(file.name, file.sha256, file.size) for file in files],
         series=series,
         stamp=(stamp.path, stamp.variable) if stamp else None,

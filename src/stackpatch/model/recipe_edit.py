@@ -37,6 +37,7 @@ class NewRelease:
     evidence: str
     evidence_detail: str
     date: str
+    date_note: str | None
     artefacts: Sequence[NewFile]
     series: str
     stamp: tuple[str, str] | None
@@ -104,7 +105,8 @@ def _block(release: NewRelease, indent: str) -> list[str]:
         f"{inner}commit-evidence:",
         f"{inner}  kind: {release.evidence}",
         f"{inner}  detail: {_scalar(release.evidence_detail)}",
-        f"{inner}date: {_quoted(release.date)}",
+        f"{inner}date: {_quoted(release.date)}"
+        + (f"  # {release.date_note}" if release.date_note else ""),
     ]
     if release.artefacts:
         lines.append(f"{inner}artefacts:")
