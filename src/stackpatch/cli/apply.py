@@ -35,11 +35,12 @@ def command(
 ) -> None:
     """Write the patched source tree of a stack."""
     from stackpatch.cli.progress import reporting
-    from stackpatch.cli.workspace import not_applied, open_workspace
+    from stackpatch.cli.workspace import open_workspace
     from stackpatch.errors import InputError
     from stackpatch.model.arch import parse_arch
     from stackpatch.model.reference import VersionRef
     from stackpatch.series.apply import apply_series
+    from stackpatch.series.failures import not_applied
     from stackpatch.sources.checkout import check_target, write_tree
 
     if to is None and not dry_run:

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stackpatch.cli.context import Origin, find_root
-from stackpatch.errors import FindingError, InputError
+from stackpatch.errors import InputError
+from stackpatch.series.failures import not_applied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,28 +115,6 @@ def open_workspace(stack: str, root: Path | None, *, offline: bool = False) -> W
     collection = Collection(found.path)
     recipe = collection.recipe(wanted.stack)
     return Workspace(found, collection, recipe, recipe.release(wanted.release), offline)
-
-
-def not_applied(where: str, label: str, result: SeriesResult) -> FindingError:
-    """Every failure of a series, as one error."""
-    lines = failure_lines(result)
-    failed = sum(not one.applied for one in result.results)
-    msg = f"{failed} of {len(result.results)} patches in {where} do not apply to {label}"
-    return FindingError("\n".join([msg, *lines]), hint="nothing was written")
-
-
-def failure_lines(result: SeriesResult) -> list[str]:
-    """One line per failure: `patch:line: path: reason: detail`."""
-    lines: list[str] = []
-    for one in result.results:
-        for failure in one.failures:
-            places = ", ".join(f"line {line} ({name})" for line, name in failure.candidates)
-            found = f"; its text stands at {places}" if places else ""
-            lines.append(
-                f"  {one.patch.name}:{failure.line}: {failure.path}: {failure.reason}: "
-                f"{failure.detail}{found}"
-            )
-    return lines
 
 
 def shown_patches(names: Sequence[str]) -> str:

@@ -1,0 +1,84 @@
+"""A pinned release, built: its wheel and sources brought, the series applied, the plan done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stackpatch.artefacts.base import Base, open_base
+from stackpatch.artefacts.build import BuildResult, Prepared, build
+from stackpatch.artefacts.plan import Plan, make_plan
+from stackpatch.artefacts.shipped import shipped_changes
+from stackpatch.model.reference import SourceKind, VersionRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from stackpatch.model.arch import Arch
+    from stackpatch.model.recipe import Recipe, Release
+    from stackpatch.model.series import Series
+
+    Report = Callable[[str, int, int | None], None]
+
+
+def plan_release(
+    recipe: Recipe,
+    release: Release,
+    arch: Arch,
+    series: Series,
+    *,
+    engine: str = "auto",
+    base: str = "scratch",
+    site: str | None = None,
+) -> tuple[Plan, Base]:
+    """Decide a build and find its base; nothing is fetched and nothing written.
+
+    base, site: as `open_base` takes them. Raises InputError.
+    """
+    opened = open_base(base, arch, site=site)
+    return make_plan(recipe, release, arch, series, engine=engine, base=opened.pinned), opened
+
+
+def build_release(
+    recipe: Recipe,
+    release: Release,
+    arch: Arch,
+    plan: Plan,
+    base: Base,
+    *,
+    out: Path,
+    offline: bool = False,
+    report: Report | None = None,
+    caches: Sequence[Mapping[str, Any]] = (),
+) -> BuildResult:
+    """Carry out a plan of `plan_release`. A result that is there costs no look at the sources.
+
+    The series goes onto the release as the source store has it; that those files are also the
+    wheel's is compared file by file, by the wheel's own hashes. report: called with a label,
+    bytes done, bytes in all. Raises FindingError with every failure when the series does not
+    apply, and what fetching raises.
+    """
+
+    def prepare() -> Prepared:
+        # Only here: a build that is found again reads neither git nor the network.
+        from stackpatch.artefacts.rawzip import RawZip
+        from stackpatch.series.apply import apply_series
+        from stackpatch.series.failures import not_applied
+        from stackpatch.sources.fetch import artefact, bring
+        from stackpatch.sources.store import SourceStore
+
+        store = SourceStore(recipe.stack)
+        wheel = artefact(
+            recipe, release, SourceKind.WHEEL, arch.platform, offline=offline, report=report
+        )
+        reference = VersionRef.parse(release.version)
+        stored = bring(recipe, reference, store=store, offline=offline, report=report)
+        result = apply_series(store.objects, stored.tree, plan.patches, parent=stored.commit)
+        if not result.applied:
+            raise not_applied(plan.inputs.series or recipe.stack, stored.label, result)
+        with RawZip(wheel) as source:
+            held = frozenset(source.members)
+        changes = shipped_changes(store.objects, stored.tree, result.changes, plan.layout, held)
+        return Prepared(wheel, changes)
+
+    return build(plan, base, prepare, out=out, caches=caches)
