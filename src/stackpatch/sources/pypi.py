@@ -11,6 +11,7 @@ import json
 import re
 import urllib.parse
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,18 @@ _PAGE_LIMIT = 128 << 20  # bytes; the largest page of PyPI has about 30 MB
 class IndexFile:
     """One file that an index offers.
 
-    file: its name. url: where it is, without credentials. sha256: 64 hex digits, None where the
-    index does not say. size: bytes. yanked: the reason ("" for none given), None when it is not.
-    page: the index page that said so.
+    name: the file's. url: where it is, without credentials. sha256: 64 hex digits, None where the
+    index does not say. size: bytes, uploaded: when, both None in HTML. yanked: the reason ("" for
+    none given), None when it is not. page: the index page that said so.
     """
 
-    file: str
+    name: str
     url: str
     sha256: str | None
     size: int | None
     yanked: str | None
     page: str
+    uploaded: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class PackageIndex:
         none has it, EnvironmentProblem where one that might have it cannot be read.
         """
         found, problems = self._ask_all(project)
-        named = [candidate for candidate in found if candidate.file == file]
+        named = [candidate for candidate in found if candidate.name == file]
         for candidate in named:
             if candidate.sha256 is not None and candidate.sha256 == (sha256 or candidate.sha256):
                 return candidate
@@ -98,7 +100,7 @@ class PackageIndex:
         if not found:
             raise self._no_project(project)
         msg = f"no index has the file {file} of {project}"
-        raise InputError(msg, hint=nearest.hint(file, [each.file for each in found]))
+        raise InputError(msg, hint=nearest.hint(file, [each.name for each in found]))
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class PackageIndex:
             if isinstance(answer, EnvironmentProblem):
                 problems.append(answer)
             else:
-                found += (each for each in answer if _belongs(each.file, project))
+                found += (each for each in answer if _belongs(each.name, project))
         return found, problems
 
     def _places(self, project: str) -> list[str]:
@@ -178,12 +180,13 @@ def _parse_json(page: Any, base: str) -> list[IndexFile]:
         size, yanked = each.get("size"), each.get("yanked", False)
         found.append(
             IndexFile(
-                file=str(each["filename"]),
+                name=str(each["filename"]),
                 url=url,
                 sha256=_sha256(each.get("hashes", {}).get("sha256")),
                 size=size if isinstance(size, int) else None,
                 yanked=None if yanked is False else yanked if isinstance(yanked, str) else "",
                 page=base,
+                uploaded=_time(each.get("upload-time")),
             )
         )
     return found
@@ -234,6 +237,14 @@ def _refuse_version(version: object, page: str) -> None:
 def _sha256(text: object) -> str | None:
     lower = text.lower() if isinstance(text, str) else ""
     return lower if _SHA256.fullmatch(lower) else None
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return found.replace(tzinfo=found.tzinfo or UTC) if found else None
 
 
 def _belongs(file: str, project: str) -> bool:

@@ -287,9 +287,12 @@ def nearest_versions(ref: VersionRef, found: list[Stored]) -> list[str]:
     if wanted is None:
         names = [stored.version for stored in found if stored.kind is SourceKind.GIT]
         return [nearest.hint(ref.name, names)] if names else []
-    numbers = sorted(
-        {number for stored in found if (number := version_number(stored.version))}, key=Version
-    )
+    return neighbours(wanted, [stored.version for stored in found])
+
+
+def neighbours(wanted: str, versions: Iterable[str]) -> list[str]:
+    """The version before and the one after it, of those that are version numbers."""
+    numbers = sorted({number for text in versions if (number := version_number(text))}, key=Version)
     at = bisect.bisect_left([Version(number) for number in numbers], Version(wanted))
     return numbers[max(at - 1, 0) : at + 1]
 

@@ -18,15 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import requests
-import urllib3
-from requests.structures import CaseInsensitiveDict
-
 from stackpatch import __version__
 from stackpatch.errors import EnvironmentProblem
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # requests is imported when something is really asked for: it takes 0.1 s
     from collections.abc import Callable, Iterator, Mapping
+
+    import requests
 
     from stackpatch.sources.pipconfig import IndexSettings
 
@@ -96,6 +94,8 @@ class Transport:
         if scheme not in {"http", "https"}:
             msg = f"cannot fetch {redact(url)}: only http, https and file URLs"
             raise EnvironmentProblem(msg, hint="look at pip's index-url and find-links")
+        import requests
+
         sent = {"Accept-Encoding": "gzip" if decode else "identity", **(headers or {})}
         try:
             response = self._ask(plain, sent)
@@ -109,6 +109,16 @@ class Transport:
                 response.headers,
                 _chunks(response, decode=decode),
             )
+
+    def length(self, url: str) -> int | None:
+        """How many bytes the file at the URL has; None where its server does not say."""
+
+        def ask() -> int | None:
+            with self.open(url) as answer:  # only the head: the body is not read
+                said = answer.headers.get("Content-Length", "")
+                return int(said) if answer.status == 200 and said.isdigit() else None
+
+        return self.patiently(ask, f"cannot ask for the length of {redact(url)}")
 
     def patiently(self, action: Callable[[], _T], what: str) -> _T:
         """Do it again, up to pip's `retries`, as long as it is Interrupted.
@@ -137,6 +147,8 @@ class Transport:
         self.pause(max(error.after or 0.0, backoff))
 
     def _ask(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        import requests
+
         if self._session is None:
             self._session = requests.Session()
             agent = f"stackpatch/{__version__}"
@@ -174,6 +186,8 @@ def _quiet_about_trusted_hosts() -> Iterator[None]:
     # The person said `trusted-host`; urllib3 would print a warning for every request.
     import warnings
 
+    import urllib3
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         yield
@@ -208,6 +222,8 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _chunks(response: requests.Response, *, decode: bool) -> Iterator[bytes]:
+    import urllib3
+
     try:
         yield from response.raw.stream(_CHUNK, decode_content=decode)
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -217,6 +233,8 @@ def _chunks(response: requests.Response, *, decode: bool) -> Iterator[bytes]:
 
 
 def _translated(error: requests.RequestException, url: str) -> Exception:
+    import requests
+
     host = urllib.parse.urlsplit(url).netloc
     if isinstance(error, requests.exceptions.SSLError):
         msg = f"the certificate of {host} is not accepted: {_reason(error)}"
@@ -260,8 +278,9 @@ def _open_file(url: str) -> Iterator[Answer]:
         yield Answer(404, url, {}, iter(()))
         return
     with file:
-        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-        headers["Content-Length"] = str(path.stat().st_size)
         kinds = {".html": "text/html", ".json": "application/json"}
-        headers["Content-Type"] = kinds.get(path.suffix, "application/octet-stream")
+        headers = {
+            "Content-Length": str(path.stat().st_size),
+            "Content-Type": kinds.get(path.suffix, "application/octet-stream"),
+        }
         yield Answer(200, url, headers, iter(lambda: file.read(_CHUNK), b""))
