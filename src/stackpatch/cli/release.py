@@ -63,13 +63,18 @@ def _release(work: Workspace, target: Stored, series: str) -> NewRelease:
     from stackpatch.sources.fetch import index_files
 
     commit = target.commit if target.kind.value == "git" else None
-    files = [] if work.offline else index_files(work.recipe, target.version)
+    offered = [] if work.offline else index_files(work.recipe, target.version)
+    files = [
+        NewFile(file.name, file.sha256, file.size)
+        for file in offered
+        if file.sha256 is not None and file.size is not None
+    ]
     detail = (
         f"fetched from {target.evidence.get('Url', 'git')}"
         if commit
         else "moved by stackpatch rebase onto the index's archive, which has no history"
     )
-    uploaded = min((file.uploaded for file in files if file.uploaded), default=None)
+    uploaded = min((file.uploaded for file in offered if file.uploaded), default=None)
     stamp = work.release.stamp
     return NewRelease(
         version=target.version,
@@ -79,7 +84,7 @@ def _release(work: Workspace, target: Stored, series: str) -> NewRelease:
         evidence_detail=detail,
         date=(uploaded or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
         date_note=None if uploaded else "when stackpatch rebase ran: the index gives no date",
-        artefacts=[NewFile(file.name, file.sha256, file.size) for file in files],
+        artefacts=files,
         series=series,
         stamp=(stamp.path, stamp.variable) if stamp else None,
         requires=(),
