@@ -114,7 +114,7 @@ def test_a_patch_that_is_meant_for_another_release(tmp_path: Path) -> None:
     text = mail(trailers=TRAILERS + "Applies-To: >=1.1,<2\n")
     make_folder(tmp_path, series={"demo/v1.0": {"series": "0001.patch\n", "0001.patch": text}})
     (found,) = problems()
-    assert found.startswith("patches/demo/v1.0/0001.patch:1: Applies-To: ")
+    assert found.startswith("patches/demo/v1.0/0001.patch:10: Applies-To: ")
     assert found.endswith(" leaves out 1.0, the release that this series is for")
 
 
@@ -128,7 +128,7 @@ def test_a_patch_for_an_arch_that_the_recipe_lacks(tmp_path: Path) -> None:
     text = mail(trailers=TRAILERS + "Arch: sm103 sm121\n")
     make_folder(tmp_path, series={"demo/v1.0": {"series": "0001.patch\n", "0001.patch": text}})
     assert problems() == [
-        "patches/demo/v1.0/0001.patch:1: Arch: the recipe has no sm103 (it has sm120, sm121)"
+        "patches/demo/v1.0/0001.patch:10: Arch: the recipe has no sm103 (it has sm120, sm121)"
     ]
 
 

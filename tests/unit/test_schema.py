@@ -84,6 +84,13 @@ def test_every_type_and_field_is_described_in_both(model: type[BaseModel]) -> No
         assert info.description.replace("|", "\\|") in page
 
 
+def test_the_page_says_what_the_arches_are() -> None:
+    assert (
+        "| `sm121` | DGX Spark (GB10) | `sm_121a`, `sm_120f` | 12.9 | 8.8 | 99 KiB | linux/arm64 |"
+    ) in reference_page().splitlines()
+    assert "| `sm89` | RTX 4090, L40S | `sm_89` | 11.8 | 7.8 | 99 KiB |" in reference_page()
+
+
 def mutated(path: tuple[Any, ...], value: object) -> dict[str, Any]:
     found = copy.deepcopy(tree(CHECKOUT / "recipes/flashinfer.yaml"))
     node: Any = found

@@ -137,7 +137,9 @@ def _series(
         report.warnings.append(Remark(f"{where}/series", 1, "the series has no patch"))
     for patch in series.patches:
         place = f"{where}/{patch.name}"
-        report.problems += [Remark(place, 1, text) for text in _fit(patch, releases, recipe)]
+        report.problems += [
+            Remark(place, _line(patch, text), text) for text in _fit(patch, releases, recipe)
+        ]
         report.warnings += [Remark(place, 1, text) for text in _unsaid(patch)]
 
 
@@ -158,6 +160,13 @@ def _fit(patch: Patch, releases: list[Release], recipe: Recipe | None) -> Iterat
         if foreign:
             have = ", ".join(recipe.archs)
             yield f"Arch: the recipe has no {' and no '.join(foreign)} (it has {have})"
+
+
+def _line(patch: Patch, text: str) -> int:
+    """The line of the mail with the trailer that the text begins with."""
+    trailer = text.partition(" ")[0].encode()
+    lines = patch.raw.split(b"\n")
+    return next((number for number, line in enumerate(lines, 1) if line.startswith(trailer)), 1)
 
 
 def _unsaid(patch: Patch) -> Iterator[str]:

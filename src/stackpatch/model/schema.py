@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 
 from stackpatch.model import recipe as recipe_types
 from stackpatch.model import recipe_fields
-from stackpatch.model.arch import ARCHES
+from stackpatch.model.arch import ARCHES, Arch
 from stackpatch.model.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -97,7 +97,23 @@ def reference_page() -> str:
     for model in _TYPES:
         lines += ["", f"## {_heading(model)}", "", _doc(model), ""]
         lines += ["| key | value | meaning |", "|---|---|---|", *_rows(model)]
+    lines += ["", "## Arches", "", "The names that `archs` takes, and what they stand for.", ""]
+    lines += [
+        (
+            "| name | products | code for it alone, and for its family | oldest CUDA "
+            "| oldest PTX | shared memory per block | platform |"
+        ),
+        "|---|---|---|---|---|---|---|",
+        *(_arch_row(arch) for arch in ARCHES.values()),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _arch_row(arch: Arch) -> str:
+    targets = f"`{arch.target}`" + (f", `{arch.family}`" if arch.family else "")
+    memory = f"{arch.shared_memory // 1024} KiB"
+    cells = (f"`{arch.name}`", ", ".join(arch.products), targets, arch.min_cuda, arch.ptx_isa)
+    return f"| {' | '.join(cells)} | {memory} | {arch.platform} |"
 
 
 def _rows(model: type[BaseModel]) -> Iterator[str]:
