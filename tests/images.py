@@ -118,7 +118,7 @@ def merged(layout: Path, digest: str) -> dict[str, tuple[str, bytes, int]]:
     for layer in manifest["layers"]:
         raw = (store / layer["digest"].removeprefix("sha256:")).read_bytes()
         with tarfile.open(fileobj=io.BytesIO(raw), mode="r:*") as tar:
-            infos = [(info, tar.extractfile(info)) for info in tar]
+            infos = [(i, tar.extractfile(i) if i.isreg() else None) for i in tar]
             for info, _ in infos:
                 folder, _, name = info.name.rpartition("/")
                 if name.startswith(".wh."):
