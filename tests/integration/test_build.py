@@ -306,7 +306,7 @@ def test_the_overlay_leaves_what_installing_the_patched_wheel_leaves(
     assert files(overlaid) == files(installed)
     # pip's record of a local file is not true of an image.
     assert not list(overlaid.glob("*.dist-info/direct_url.json"))
-    found = [d for d in importlib.metadata.distributions(path=[str(overlaid)])]
+    found = list(importlib.metadata.distributions(path=[str(overlaid)]))
     versions = [d.version for d in found if d.name == "flashinfer-python"]
     assert versions == [result.plan.inputs.patched]
 
