@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import lz4.block
+import lz4.block  # type: ignore[import-untyped]
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -263,5 +263,5 @@ def test_any_entries_never_fail(entries: list[bytes]) -> None:
 
 
 def test_look_inside_refuses_what_is_no_ptx() -> None:
-    with pytest.raises(DamagedError, match="without .version and .target"):
+    with pytest.raises(DamagedError, match=r"without \.version and \.target"):
         fatbin.look_inside(fatbin.entry(entry(kind=1)), b"nothing")

@@ -90,7 +90,7 @@ def _layer(layout: Layout, descriptor: Descriptor, upper: _Upper, own: _Upper) -
 
 def _files(blob: _Counted, upper: _Upper, own: _Upper) -> Iterator[Found]:
     skipped: set[str] = set()
-    for entry, content in tar_entries(opened(blob)):
+    for entry, content in tar_entries(opened(blob), marked=False):
         path = posixpath.normpath(entry.name.lstrip("/")).removeprefix("./")
         folder, base = posixpath.split(path)
         if base == _OPAQUE:

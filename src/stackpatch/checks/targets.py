@@ -223,7 +223,8 @@ def _missing(target: str) -> InputError:
         msg = (
             f"{target} does not exist here, and images in a registry or an engine are not read yet"
         )
-        hint = f"bring it here as an OCI layout: `skopeo copy docker://{target} oci:DIR`, audit DIR"
+        name = target.rpartition("://")[2]
+        hint = f"bring it here as an OCI layout: `skopeo copy docker://{name} oci:DIR`, audit DIR"
         return InputError(msg, hint=hint)
     msg = f"{target} does not exist"
     return InputError(msg, hint="name a wheel, a folder, a Python environment or an OCI layout")

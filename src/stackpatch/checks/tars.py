@@ -24,9 +24,12 @@ def is_tar(start: bytes) -> bool:
     return start[_MAGIC_AT : _MAGIC_AT + 5] == b"ustar"
 
 
-def tar_entries(source: Source) -> Iterator[tuple[tarfile.TarInfo, Source | None]]:
+def tar_entries(
+    source: Source, *, marked: bool = True
+) -> Iterator[tuple[tarfile.TarInfo, Source | None]]:
     """Every entry and, for a regular file, its bytes, good until the next entry is asked for.
 
+    marked: whether a tar that just ends, without the zeros that mark it, counts as cut off.
     Raises DamagedError when the tar cannot be read on.
     """
     stream = _Forward(source)
@@ -35,6 +38,13 @@ def tar_entries(source: Source) -> Iterator[tuple[tarfile.TarInfo, Source | None
         while (entry := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # else all entries stay in memory
             yield entry, _content(tar, entry) if entry.isreg() else None
+        # tarfile takes a header that it cannot read for the end.
+        if stream.last.strip(b"\0"):
+            msg = "a header in the middle of the tar is damaged"
+            raise DamagedError(msg)
+        if marked and not stream.last:
+            msg = "the tar has no end mark: it may be cut off"
+            raise DamagedError(msg)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         if isinstance(error, DamagedError):
             raise
@@ -85,6 +95,7 @@ class _Forward:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._at = 0
+        self.last = b""  # what was read last
 
     def tell(self) -> int:
         return self._at
@@ -105,4 +116,5 @@ class _Forward:
             pieces.append(piece)
             size -= len(piece)
             self._at += len(piece)
-        return b"".join(pieces)
+        self.last = b"".join(pieces)
+        return self.last

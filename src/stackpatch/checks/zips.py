@@ -62,8 +62,10 @@ def _member(file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> Found:
     name = entry.filename
     if entry.flag_bits & 1:
         return Unread(name, "encrypted")
-    file.seek(entry.header_offset)
-    local = file.read(_LOCAL.size)
+    local = b""
+    if entry.header_offset >= 0:  # zipfile shifts it by what seems to be in front of the zip
+        file.seek(entry.header_offset)
+        local = file.read(_LOCAL.size)
     if len(local) < _LOCAL.size or local[:4] != b"PK\x03\x04":
         return Unread(name, f"the zip has no member at byte {entry.header_offset}")
     *_, name_size, extra_size = _LOCAL.unpack(local)
