@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _INDEX = re.compile(rb"index ([0-9a-f]+)\.\.([0-9a-f]+)(?: ([0-7]{6}))?$")
 _MODES = {0o100644: "regular", 0o100755: "executable", 0o120000: "symbolic link"}
-_SUBMODULE = 0o160000
+_LINK, _SUBMODULE = 0o120000, 0o160000
 _SECOND_MAIL = re.compile(rb"From [0-9a-f]{40} ")
 _EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 
@@ -274,6 +274,9 @@ def _check_content(
         and not header.modes.keys() - {"index"}
     ):
         bad(header.line, f"{path}: changes nothing")
+    was, becomes = header.modes.get("old mode"), header.modes.get("new mode")
+    if (was == _LINK) != (becomes == _LINK):
+        bad(header.line, f"{path}: a file becomes a link by its deletion and addition only")
     if change not in (Change.ADD, Change.DELETE) or header.binary:
         return
     kind, ids = ("new", header.ids and header.ids[1]), header.ids

@@ -152,14 +152,16 @@ def apply_patch(objects: Objects, tree: str, patch: Patch) -> PatchResult:
     applied: list[FileApplied] = []
     failures: list[Failure] = []
     changes: dict[str, Entry | None] = {}
+    room = _room(objects, tree, patch)
     for file in patch.files:
-        outcome = _apply_file(objects, tree, file)
+        outcome = _apply_file(objects, tree, room, file)
         if isinstance(outcome, list):
             failures += outcome
         else:
             done, entries = outcome
             applied.append(done)
             changes.update(entries)
+    failures += _collisions(patch, changes)
     if failures:
         return PatchResult(patch, tree, failures=tuple(failures))
     return PatchResult(patch, objects.with_changes(tree, changes), tuple(applied), (), changes)
@@ -168,14 +170,47 @@ def apply_patch(objects: Objects, tree: str, patch: Patch) -> PatchResult:
 _Outcome = tuple[FileApplied, dict[str, Entry | None]] | list[Failure]
 
 
-def _apply_file(objects: Objects, tree: str, file: FilePatch) -> _Outcome:
+def _room(objects: Objects, tree: str, patch: Patch) -> str:
+    """The tree without the files that the patch takes away: where its new files must find room.
+
+    A file that becomes a folder, or a link, is a deletion and an addition in one patch.
+    """
+    if all(file.new_path in (None, file.old_path) for file in patch.files):
+        return tree
+    taken = {
+        file.old_path: None
+        for file in patch.files
+        if file.old_path is not None
+        and file.change in (Change.DELETE, Change.RENAME)
+        and (entry := objects.entry(tree, file.old_path)) is not None
+        and entry.mode != DIRECTORY
+    }
+    return objects.with_changes(tree, taken) if taken else tree
+
+
+def _collisions(patch: Patch, changes: Mapping[str, Entry | None]) -> list[Failure]:
+    """Files of one patch that need a folder where another file of it is."""
+    written = {path for path, entry in changes.items() if entry is not None}
+    failures = []
+    for file in patch.files:
+        if file.new_path in written:
+            parts = (file.new_path or "").split("/")
+            above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+            if blocking := next((path for path in above if path in written), None):
+                detail = f"{file.path} would be written through {blocking}, which this patch writes"
+                failures.append(Failure(file.path, "unsafe", detail, file.line))
+    return failures
+
+
+def _apply_file(objects: Objects, tree: str, room: str, file: FilePatch) -> _Outcome:
     def refuse(reason: str, detail: str) -> list[Failure]:
         return [Failure(file.path, reason, detail, file.line)]
 
     if file.binary:
         return refuse("binary", "binary patches are not applied; ship the file's source instead")
-    for path in (file.old_path, file.new_path):
-        if path is not None and (blocked := _blocked(objects, tree, path)):
+    for path, inside in ((file.old_path, tree), (file.new_path, room)):
+        moves = path != file.old_path or inside is tree
+        if path is not None and moves and (blocked := _blocked(objects, inside, path)):
             return refuse("unsafe", blocked)
     old = objects.entry(tree, file.old_path) if file.old_path is not None else None
     if file.old_path is not None:
@@ -185,15 +220,16 @@ def _apply_file(objects: Objects, tree: str, file: FilePatch) -> _Outcome:
             kind = "folder" if old.mode == DIRECTORY else "submodule"
             return refuse("mode", f"{file.old_path} is a {kind} in the tree")
         expected = file.old_mode
-        if (old.mode == SYMLINK) != (expected == SYMLINK):
+        if expected is not None and (old.mode == SYMLINK) != (expected == SYMLINK):
             kind = "a symbolic link" if old.mode == SYMLINK else "a regular file"
             return refuse("mode", f"{file.old_path} is {kind} in the tree")
         if file.new_mode != file.old_mode and expected is not None and expected != old.mode:
             return refuse("mode", f"{file.old_path} has mode {old.mode:o}, not {expected:o}")
     if file.new_path not in (None, file.old_path):
-        there = objects.entry(tree, file.new_path or "")
+        there = objects.entry(room, file.new_path or "")
         if there is not None:
-            return refuse("exists", f"{file.new_path} is already in the tree")
+            kind = "a folder" if there.mode == DIRECTORY else "already"
+            return refuse("exists", f"{file.new_path} is {kind} in the tree")
 
     before = Side(file.old_path or file.path, objects.blob(old.id) if old else b"")
     base = _base(objects, file, before)
@@ -203,12 +239,13 @@ def _apply_file(objects: Objects, tree: str, file: FilePatch) -> _Outcome:
     content = replace_at(before.lines, [(p.hunk, p.start) for p in placed])
     if file.change is Change.DELETE and content:
         return refuse("no-match", "the file holds more than the patch removes")
-    if base is None or base.content != before.content:
+    mode = file.new_mode if file.new_mode is not None else (old.mode if old else REGULAR)
+    if mode != SYMLINK and (base is None or base.content != before.content):
         broken = guard_result(file, before, base, content)
         if broken:
             return refuse(*broken)
-    mode = file.new_mode if file.new_mode is not None else (old.mode if old else REGULAR)
-    if mode == SYMLINK and (reason := _bad_link(file.path, content)):
+    makes_link = mode == SYMLINK and file.new_path is not None
+    if makes_link and (reason := _bad_link(file.path, content)):
         return refuse("unsafe", reason)
     if old is not None and file.new_mode == file.old_mode and old.mode in (REGULAR, EXECUTABLE):
         mode = old.mode
@@ -258,14 +295,21 @@ def _blocked(objects: Objects, tree: str, path: str) -> str | None:
 
 
 def _bad_link(path: str, content: bytes) -> str | None:
+    """Why this link must not be made.
+
+    `..` may only lead: after a name it may climb out of what another link leads to.
+    """
     target = content.decode("utf-8", "surrogateescape")
+    if not target or "\0" in target:
+        return f"{path} would be a link to nothing"
     if target.startswith("/"):
         return f"{path} would be a link to the absolute path {target}"
-    depth = len(path.split("/")) - 1
-    for part in target.split("/"):
-        depth += -1 if part == ".." else (part not in ("", "."))
-        if depth < 0:
-            return f"{path} would be a link that leaves the tree: {target}"
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    climbs = next((n for n, part in enumerate(parts) if part != ".."), len(parts))
+    if climbs > path.count("/"):
+        return f"{path} would be a link that leaves the tree: {target}"
+    if ".." in parts[climbs:]:
+        return f"{path} would be a link with `..` after a name: {target}"
     return None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from stackpatch.series.merge import merge
 from stackpatch.series.symbols import Symbol, Symbols, parse_symbols, same_symbol
+from stackpatch.series.twins import headings, told_apart, twins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,7 +204,7 @@ def _place_by_base(
     proven = []
     for start in possible:
         proof = _merge_proof(hunk, home, base, start, target)
-        if proof is not None:
+        if proof is not None and _is_no_twin(hunk, home, base, start, target):
             proven.append((start, proof))
     if len(proven) == 1:
         start, proof = proven[0]
@@ -246,6 +247,11 @@ def _agreement(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> b
     decided: bool | None = True
     for index in _changed_lines(hunk):
         one, other = home + 1 + index, start + 1 + index
+        if ours.language is None and theirs.language is None:
+            if headings(base.lines, one - 1) != headings(target.lines, other - 1):
+                return False
+            decided = None
+            continue
         if not (ours.certain(one) and theirs.certain(other)):
             decided = None
             continue
@@ -255,6 +261,21 @@ def _agreement(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> b
         if here.name == "":
             decided = None
     return decided
+
+
+def _is_no_twin(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool:
+    """Whether the place is not another one of the base where the same lines stand.
+
+    Symbols of other names are already told apart.
+    """
+    name = _symbol_of(hunk, home, base).name
+    lines = base.lines
+    others = [
+        other
+        for other in twins(lines, hunk.old, home)
+        if not name or _symbol_of(hunk, other, base).name == name
+    ]
+    return told_apart(lines, home, others, target.lines, start, len(hunk.old))
 
 
 def _symbol_of(hunk: Hunk, start: int, side: Side) -> Symbol:
