@@ -137,6 +137,7 @@ def _into_store(
         if not _has(store, commit):
             _fetch(store, url, commit, tag, lock)
         if not _has(store, commit):
+            _forget_incoming(store, lock)
             msg = f"{redact(url)} has no commit {commit}"
             raise InputError(msg, hint="look at the commit in the recipe, and at the URL")
         stored = store.record_commit(version, commit, evidence, lock=lock)
