@@ -199,12 +199,15 @@ class Objects:
     def _write_tree(self, children: Mapping[str, Entry]) -> str:
         # git sorts folders as if their names ended in a slash.
         items = sorted(
-            (name.encode("utf-8", "surrogateescape") + b"/" * (entry.mode == DIRECTORY), entry)
+            (name.encode("utf-8", "surrogateescape") + b"/" * (entry.mode == DIRECTORY), name)
             for name, entry in children.items()
         )
+        ordered = {name: children[name] for _, name in items}
         content = b"".join(
-            b"%o %s\0" % (entry.mode, key.removesuffix(b"/") if entry.mode == DIRECTORY else key)
-            + bytes.fromhex(entry.id)
-            for key, entry in items
+            b"%o %s\0" % (ordered[name].mode, key.removesuffix(b"/"))
+            + bytes.fromhex(ordered[name].id)
+            for key, name in items
         )
-        return str(self.repository.write(ObjectType.TREE, content))
+        written = str(self.repository.write(ObjectType.TREE, content))
+        self._trees[written] = ordered  # the next patch of a series starts from here
+        return written
