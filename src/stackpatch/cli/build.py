@@ -1,0 +1,112 @@
+"""`stackpatch build`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackpatch.cli import output
+from stackpatch.cli.context import JsonOption, RootOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackpatch.artefacts.build import BuildResult
+    from stackpatch.installed.advice import Advice
+
+
+def command(
+    stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")],
+    *,
+    arch: Annotated[str, typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …")],
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="ENGINE", help="auto or overlay.")
+    ] = "auto",
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            metavar="REF",
+            help="Base image: `scratch`, or an OCI layout folder, FOLDER@sha256:… for one of many.",
+        ),
+    ] = "scratch",
+    site: Annotated[
+        str | None,
+        typer.Option(
+            "--site",
+            metavar="PATH",
+            help="Folder of the base image that holds the package, where it is not found.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")] = Path(
+        "dist"
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan; fetch and write nothing.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Build the patched wheel, the image layout and their lock."""
+    from stackpatch.artefacts.release import build_release, plan_release
+    from stackpatch.cli.progress import reporting
+    from stackpatch.cli.workspace import open_workspace
+    from stackpatch.installed.advice import for_build
+    from stackpatch.model.arch import parse_arch
+
+    work = open_workspace(stack, root, offline=offline)
+    wanted = parse_arch(arch)
+    plan, opened = plan_release(
+        work.recipe, work.release, wanted, work.series, engine=engine, base=base, site=site
+    )
+    if dry_run:
+        document = {"plan": plan.inputs.json(), "key": plan.key, "folder": str(out / plan.folder)}
+        output.emit("build-plan", document, plan.lines(), json=json)
+        return
+    advice = for_build(work.recipe.stack, work.release.version, wanted.name)
+    with reporting() as report:
+        result = build_release(
+            work.recipe,
+            work.release,
+            wanted,
+            plan,
+            opened,
+            out=out,
+            offline=offline,
+            report=report,
+            caches=[one.document() for one in advice],
+        )
+    state = work.recipe.arch(wanted.name).verified.value
+    document = {**result.json(), "verified": state}
+    output.emit("build", document, _text(result, advice, state), json=json)
+
+
+def _text(result: BuildResult, advice: Sequence[Advice], state: str) -> list[str]:
+    """What was built, what a person must know of it, what to clear where it is installed."""
+    document = result.json()
+    lines = [
+        *result.plan.lines(),
+        "",
+        "reused   nothing changed, so nothing was done" if result.reused else "built",
+        f"wheel    {document['wheel']['path']}",
+        f"         sha256 {document['wheel']['sha256']}",
+        f"image    {document['image']['path']}  (OCI layout)",
+        f"         {document['image']['digest']}",
+        f"papers   {document['lock']}",
+        f"         {document['sbom']}",
+        f"         {document['provenance']}",
+    ]
+    lines += [f"note     {note}" for note in document["notes"]]
+    for one in advice:
+        if one.command is not None:
+            lines.append(f"clear    {one.cache.name}, where this is installed: {one.command}")
+            lines.append(f"         {one.why}")
+    if state == "unverified":
+        lines.append(f"state    {state}: nobody has run this on {result.plan.inputs.arch}")
+    else:
+        lines.append(f"state    {state} (see the recipe's notes)")
+    return lines
