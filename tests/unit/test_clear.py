@@ -551,7 +551,27 @@ def test_a_root_that_is_swapped_after_the_plan_is_left_alone(home: Home, tmp_pat
     done = clear.carry_out(planned)
     assert done.taken == []
     assert done.incomplete
+    assert list(stays(done, home, Why.FAILED).values()) == ["the folder was replaced"]
     assert tree(home.cache) == before
+
+
+def test_no_descriptor_is_reached_through_a_link(tmp_path: Path) -> None:
+    write(tmp_path / "real" / "below" / "x")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    top = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with remove._parent(top, ("real", "below", "x")) as parent:
+            assert os.listdir(parent) == ["x"]  # noqa: PTH208 - a descriptor
+        with pytest.raises(NotADirectoryError), remove._parent(top, ("link", "below", "x")):
+            pass
+    finally:
+        os.close(top)
+    found = (tmp_path / "real").stat()
+    root = guard.Root(
+        tmp_path, tmp_path / "link", linked=False, identity=(found.st_dev, found.st_ino)
+    )
+    with pytest.raises(NotADirectoryError):
+        root.open()
 
 
 def test_a_folder_on_the_way_that_becomes_a_link_leads_nowhere(home: Home, tmp_path: Path) -> None:
