@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stackpatch import storage
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.layout import Layout
+from stackpatch.model.recipe import Release
 from stackpatch.model.reference import SourceKind, VersionRef
 from stackpatch.sources import archive, git, releases
 from stackpatch.sources.download import DownloadCache, Pinned
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from stackpatch.model.recipe import Recipe, Release
+    from stackpatch.model.recipe import Recipe
     from stackpatch.sources.archive import Member
     from stackpatch.sources.pypi import PackageIndex
 
@@ -38,7 +39,7 @@ UNDATED = 0  # the commit time of a release whose date nobody pinned: an index p
 
 def fetch(
     recipe: Recipe,
-    versions: Wanted | list[Wanted],
+    versions: Wanted | Sequence[Wanted],
     kinds: Sequence[SourceKind] | None = None,
     *,
     offline: bool = False,
@@ -50,14 +51,18 @@ def fetch(
     """These versions in the store, in the order asked for; each in every one of the kinds.
 
     versions: numbers, tags, references, releases of the recipe. kinds: without any, a reference's
-    own, else what the store or the recipe has, sdist before wheel before git. report: called
+    own; else what the store has, git before sdist before wheel; else what the recipe or the index
+    has, sdist before wheel before git. report: called
     with a label, bytes done, bytes in all. platform: whose wheel, where they differ.
 
     Raises InputError for what nobody has, FindingError for an index or a tag that contradicts the
     recipe, EnvironmentProblem for the network, the disk, and everything missing when offline.
     """
     work = _Fetch(recipe, store or SourceStore(recipe.stack), offline, report, platform, index)
-    refs = [_reference(each) for each in (versions if isinstance(versions, list) else [versions])]
+    listed: Sequence[Wanted] = (
+        [versions] if isinstance(versions, (str, VersionRef, Release)) else versions
+    )
+    refs = [_reference(each) for each in listed]
     asked = [(ref, kind) for ref in refs for kind in work.kinds(ref, kinds)]
     found = [work.stored(ref, kind) for ref, kind in asked]
     if offline:
