@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -347,3 +348,9 @@ def test_the_document_names_every_cache_and_every_reason() -> None:
         assert f"### {cache.name}\n" in text
         assert cache.reason in text
     assert "/home/user" not in text
+
+
+@pytest.mark.parametrize("stack", ["flashinfer", "sglang"])
+def test_the_recipes_name_exactly_the_caches_that_their_stack_reads(stack: str) -> None:
+    recipe = yaml.safe_load((CHECKOUT / "recipes" / f"{stack}.yaml").read_text("utf-8"))
+    assert sorted(recipe["caches"]) == sorted(c.name for c in CACHES.values() if stack in c.stacks)
