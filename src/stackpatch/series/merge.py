@@ -5,11 +5,9 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from stackpatch.sources.objects import REGULAR
 
 if TYPE_CHECKING:
     import pygit2
@@ -25,24 +23,38 @@ def _scratch() -> pygit2.Repository:
 
 
 def merge(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
-    """The merge of both sides' changes to base; None when they conflict.
+    """The merge of both sides' changes to base; None when they conflict, or hold a NUL.
 
-    The same bytes as `git merge-file`: libgit2's xdiff, no heuristics of ours.
+    The same bytes as `git merge-file`: libgit2's xdiff, no heuristics of ours. Merged as entries
+    and not as trees, because a merge of trees obeys the person's git attributes (`merge=union`).
     """
-    from pygit2.enums import MergeFlag
-
     if base in (ours, theirs):
         return theirs if base == ours else ours
     if ours == theirs:
         return ours
-    repository = _scratch()
-    trees = []
-    for content in (base, ours, theirs):
-        builder = repository.TreeBuilder()
-        builder.insert("f", repository.create_blob(content), REGULAR)
-        trees.append(builder.write())
-    # No rename detection and no favour: one file, conflicts reported as such.
-    index = repository.merge_trees(trees[0], trees[1], trees[2], flags=MergeFlag(0))
-    if index.conflicts is not None:
+    return _merged(base, ours, theirs)
+
+
+@lru_cache(maxsize=64)
+def _merged(*sides: bytes) -> bytes | None:
+    import pygit2
+    from pygit2.enums import FileMode
+
+    if any(b"\0" in side for side in sides):
         return None
-    return repository.read(index["f"].id)[1]
+    # The binding hands the result over as UTF-8; Latin-1 names every other byte.
+    codec = "utf-8"
+    try:
+        for side in sides:
+            side.decode(codec)
+    except UnicodeDecodeError:
+        codec = "latin-1"
+    repository = _scratch()
+    entries = [
+        pygit2.IndexEntry(
+            "f", repository.create_blob(side.decode(codec).encode("utf-8")), FileMode.BLOB
+        )
+        for side in sides
+    ]
+    result = repository.merge_file_from_index(entries[0], entries[1], entries[2])
+    return result.contents.encode(codec) if result.automergeable else None
