@@ -196,6 +196,13 @@ def test_nothing_but_the_command_line_imports_rich_or_reads_argv() -> None:
                 assert (node.value.id, node.attr) not in {("sys", "argv"), ("sys", "exit")}, path
 
 
+def test_help_shows_arguments_as_they_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["build", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: stackpatch build [OPTIONS] STACK[@RELEASE]\n" in shown
+    assert "\n  STACK[@RELEASE]  " in shown
+
+
 # Exit statuses
 
 

@@ -47,12 +47,24 @@ def load(name: str) -> Any:
     module = importlib.import_module(f"stackpatch.cli.{name}")
     found = getattr(module, "app", None)
     if isinstance(found, typer.Typer):
-        group = typer.main.get_group(found)
-        group.name, group.help = name, module.__doc__
-        return group
-    single = typer.Typer(rich_markup_mode=None, add_completion=False)
-    single.command(name, context_settings=getattr(module, "SETTINGS", None))(module.command)
-    return typer.main.get_command(single)
+        made: Any = typer.main.get_group(found)
+        made.name, made.help = name, module.__doc__
+    else:
+        single = typer.Typer(rich_markup_mode=None, add_completion=False)
+        single.command(name, context_settings=getattr(module, "SETTINGS", None))(module.command)
+        made = typer.main.get_command(single)
+    _show_arguments_as_named(made)
+    return made
+
+
+def _show_arguments_as_named(command: Any) -> None:
+    """Help shows an argument as its metavar says, `[REF]...`, not as `[[REF]...]...` and a type."""
+    for param in command.params:
+        if param.param_type_name == "argument" and param.metavar:
+            param._usage_display_name = lambda shown=param.metavar: shown  # noqa: SLF001
+            param.display_type_rich = lambda ctx: None  # noqa: ARG005 - typer's signature
+    for child in getattr(command, "commands", {}).values():
+        _show_arguments_as_named(child)
 
 
 class LazyGroup(typer.core.TyperGroup):
