@@ -473,11 +473,8 @@ def test_correction_bias_is_never_float16(
     after = run(python, BIAS, str(sglang(version, Copy.PATCHED) / path), function)
     assert before["torch.float16 False"] == "torch.float16"
     assert after["torch.float16 False"] == "torch.bfloat16"
-    kept: dict[str, str | None] = {
-        "torch.float16 True": None,
-        "torch.bfloat16 True": None,
-        "torch.float32 True": None,
-    }
+    names = ("torch.float16", "torch.bfloat16", "torch.float32")
+    kept: dict[str, str | None] = {f"{name} True": None for name in names}
     kept |= {f"{name} False": name for name in names[1:]}
     assert {key: value for key, value in before.items() if key in kept} == kept
     assert {key: value for key, value in after.items() if key in kept} == kept
