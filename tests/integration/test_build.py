@@ -24,7 +24,8 @@ from tests.wheels import contents, make_wheel
 from stackpatch import storage
 from stackpatch.artefacts.rawzip import RawZip
 from stackpatch.artefacts.release import build_release, plan_release
-from stackpatch.artefacts.wheel import patched_version, repack
+from stackpatch.artefacts.stamp import patched_version
+from stackpatch.artefacts.wheel import repack
 from stackpatch.model.arch import parse_arch
 from stackpatch.model.collection import Collection
 

@@ -24,6 +24,7 @@ from tests.wheels import FILES, contents
 import stackpatch
 from stackpatch import storage
 from stackpatch.artefacts import build as building
+from stackpatch.artefacts import making
 from stackpatch.artefacts.base import open_base
 from stackpatch.artefacts.build import Prepared, build
 from stackpatch.artefacts.layout import Layout
@@ -188,6 +189,31 @@ def test_a_second_run_does_nothing_and_says_so(tmp_path: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")} == times
 
 
+def test_a_second_run_loads_nothing_that_makes_a_result(tmp_path: Path) -> None:
+    make_stack(tmp_path).build(tmp_path / "out")
+    code = (
+        "import sys, pathlib\n"
+        "from tests.stack import make_stack\n"
+        "stack = make_stack(pathlib.Path(sys.argv[1]))\n"
+        "before = set(sys.modules)\n"
+        "assert stack.build(pathlib.Path(sys.argv[1]) / 'out').reused\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+        "print(*sorted(sys.modules))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    new, everything = (set(line.split()) for line in done.stdout.splitlines())
+    assert new == set()
+    heavy = {"pygit2", "requests", "tarfile", "tree_sitter", "stackpatch.artefacts.making"}
+    assert not heavy & everything
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -281,16 +307,30 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(building, "_write", full)
+    monkeypatch.setattr(making, "_write", full)
     with pytest.raises(EnvironmentProblem, match="no space left while writing"):
         make_stack(tmp_path).build(tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == [".sm121.lock"]
 
 
-def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file")
-    with pytest.raises((EnvironmentProblem, OSError)):
+@pytest.mark.parametrize("place", ["out", "out/demo"])
+def test_a_file_in_the_way_is_said(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("a file")
+    with pytest.raises(InputError, match="a file is in the way"):
         make_stack(tmp_path).build(tmp_path / "out")
+
+
+def test_a_folder_that_may_not_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "out")  # the tests may run as root
+
+    stack = make_stack(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(EnvironmentProblem, match="not allowed to write"):
+        stack.build(tmp_path / "out")
 
 
 # -- a base -----------------------------------------------------------------------------------
@@ -334,9 +374,9 @@ def test_a_damaged_base_layer_stops_the_build(tmp_path: Path) -> None:
 
 STAGES = {
     "while the wheel is written": "stackpatch.artefacts.rawzip:ZipWriter.add",
-    "after the wheel": "stackpatch.artefacts.build:_image",
+    "after the wheel": "stackpatch.artefacts.making:_image",
     "while the image is written": "stackpatch.artefacts.layout:_put",
-    "before the lock": "stackpatch.artefacts.build:dump_lock",
+    "before the lock": "stackpatch.artefacts.making:dump_lock",
     "before the rename": "stackpatch.storage:replace_directory",
     "at the first rename": "pathlib:Path.rename",
     "between the renames": "pathlib:Path.rename@2",

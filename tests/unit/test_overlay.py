@@ -15,8 +15,9 @@ from tests.wheels import FILES, METADATA, contents, make_wheel, record_hash
 
 from stackpatch.artefacts.layer import Kind
 from stackpatch.artefacts.layout import Layout, write_layout
+from stackpatch.artefacts.lock import rfc3339
 from stackpatch.artefacts.oci import Image, Platform
-from stackpatch.artefacts.overlay import Overlay, layer_entries, overlay, rfc3339
+from stackpatch.artefacts.overlay import Overlay, layer_entries, overlay
 from stackpatch.artefacts.record import Row, parse_record
 from stackpatch.artefacts.site import Site, compiled_leftovers, find_installed
 from stackpatch.artefacts.wheel import WheelResult, repack

@@ -10,10 +10,9 @@ from tests.images import LayoutMaker
 from tests.stack import GATE, Stack, make_stack
 
 import stackpatch
-from stackpatch.artefacts.base import open_base
+from stackpatch.artefacts.base import USUAL_SITE, open_base
 from stackpatch.artefacts.plan import choose_engine, make_plan
 from stackpatch.artefacts.shipped import shipped_changes, wheel_paths
-from stackpatch.artefacts.site import USUAL_SITE
 from stackpatch.artefacts.stamp import stamp_version
 from stackpatch.errors import InputError
 from stackpatch.model.arch import parse_arch

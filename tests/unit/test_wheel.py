@@ -22,7 +22,8 @@ from packaging.version import Version
 from tests.wheels import FILES, METADATA, contents, make_wheel, record_hash
 
 from stackpatch.artefacts import rawzip
-from stackpatch.artefacts.wheel import WheelResult, patched_version, repack
+from stackpatch.artefacts.stamp import patched_version
+from stackpatch.artefacts.wheel import WheelResult, repack
 from stackpatch.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:

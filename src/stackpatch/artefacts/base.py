@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from stackpatch.artefacts.layout import Layout
 from stackpatch.artefacts.lock import PinnedBase
 from stackpatch.artefacts.oci import Image, Platform
-from stackpatch.artefacts.site import USUAL_SITE
 from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
     from stackpatch.model.arch import Arch
 
+# Where Ubuntu's own Python 3.12 has what pip installs for everybody; the images of the stacks
+# that we patch are made on it. Used where nothing says otherwise (`scratch`).
+USUAL_SITE = "usr/local/lib/python3.12/dist-packages"
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 

@@ -1,4 +1,4 @@
-"""Carrying out a plan: wheel, image, lock, SBOM and provenance appear in one folder, all at once.
+"""A build as a folder that is there whole or not at all, and is found again by its key.
 
 One process builds a result at a time; another one that wants the same waits and then finds it.
 What a kill leaves behind is a hidden folder that the next build removes.
@@ -11,24 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackpatch import storage
-from stackpatch.artefacts.layout import write_layout
-from stackpatch.artefacts.lock import Output, Outputs, dump_lock, intact, read_lock
-from stackpatch.artefacts.overlay import overlay
-from stackpatch.artefacts.provenance import make_provenance
-from stackpatch.artefacts.rawzip import RawZip
-from stackpatch.artefacts.sbom import make_sbom
-from stackpatch.artefacts.site import USUAL_SITE, Site, find_installed
-from stackpatch.artefacts.stamp import stamp_version
-from stackpatch.artefacts.wheel import WheelResult, repack
+from stackpatch.artefacts.lock import Outputs, intact, read_lock
 from stackpatch.errors import EnvironmentProblem, InputError
-from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.artefacts.base import Base
-    from stackpatch.artefacts.oci import Image
     from stackpatch.artefacts.plan import Plan
     from stackpatch.artefacts.shipped import Shipped
 
@@ -107,15 +97,28 @@ def build(
     if done is not None:
         _sweep_if_idle(target, guard)
         return BuildResult(plan, target, done, reused=True, caches=caches)
+    _make_room(target.parent, out)
     with storage.lock(guard, wait=wait, what=f"another build of {plan.folder}"):
         storage.sweep(target.parent, target.name)
         done = _finished(target, plan.key)
         if done is not None:
             return BuildResult(plan, target, done, reused=True, caches=caches)
+        # Only here: a build that is found again needs none of what makes one.
+        from stackpatch.artefacts.making import make
+
         prepared = prepare()
         with storage.directory_beside(target) as scratch:
-            outputs = _make(plan, base, prepared, scratch)
+            outputs = make(plan, base, prepared, scratch)
         return BuildResult(plan, target, outputs, reused=False, caches=caches)
+
+
+def _make_room(parent: Path, out: Path) -> None:
+    with storage.disk_errors(parent):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            msg = f"cannot build below {out}: a file is in the way at {error.filename}"
+            raise InputError(msg, hint="name another folder with --out DIR") from error
 
 
 def _sweep_if_idle(target: Path, guard: Path) -> None:
@@ -135,136 +138,3 @@ def _finished(target: Path, key: str) -> Outputs | None:
     except InputError:
         return None
     return outputs if found == key and intact(target, outputs) else None
-
-
-def _make(plan: Plan, base: Base, prepared: Prepared, folder: Path) -> Outputs:
-    inputs, shipped = plan.inputs, prepared.shipped
-    if not shipped.content:
-        msg = f"nothing that the series changes is in {inputs.wheel.file}"
-        outside = ", ".join(shipped.outside[:3])
-        raise InputError(msg, hint=f"it changes {outside}" if outside else None)
-    if Digest.of_file(prepared.wheel).hex != inputs.wheel.sha256:
-        msg = f"{prepared.wheel} is not the pinned wheel (sha256 {inputs.wheel.sha256})"
-        raise InputError(msg, hint="remove the file and fetch it again", where=str(prepared.wheel))
-    changes, originals = dict(shipped.content), dict(shipped.originals)
-    if inputs.stamp is not None:
-        _stamp(plan, prepared.wheel, changes, originals)
-    wheel = repack(
-        prepared.wheel,
-        changes,
-        local_version=inputs.patched,
-        target=folder,
-        epoch=inputs.epoch,
-        originals=originals,
-        executable=shipped.executable,
-    )
-    site = _site(plan, base, wheel)
-    image, index = _image(plan, base, wheel, site, folder)
-    made = Output(wheel.path.name, wheel.bytes, wheel.sha256)
-    _write(folder / SBOM, make_sbom(inputs, plan.patches, made, str(image.digest)))
-    _write(folder / PROVENANCE, make_provenance(inputs, made, str(image.digest)))
-    files = (made, *_listed(folder, image))
-    outputs = Outputs(made, str(image.digest), str(index), files, _notes(plan, prepared, site))
-    _write(folder / LOCK, dump_lock(inputs, outputs))
-    return outputs
-
-
-def _stamp(
-    plan: Plan, source: Path, changes: dict[str, bytes | None], originals: dict[str, str]
-) -> None:
-    """Add the file that states the version, with the patched one."""
-    inputs = plan.inputs
-    if inputs.stamp is None:
-        return
-    path, variable = inputs.stamp
-    content = changes.get(path)
-    if content is None:
-        content = read_member(source, path)
-        originals[path] = Digest.of(content).hex
-    changes[path] = stamp_version(
-        content, variable, inputs.version, inputs.patched, where=f"{source.name}: {path}"
-    )
-
-
-def read_member(wheel: Path, path: str) -> bytes:
-    """A file of a wheel. Raises InputError when it is not there."""
-    with RawZip(wheel) as source:
-        member = source.members.get(path)
-        if member is None:
-            msg = f"{wheel.name} has no {path}, where the recipe's stamp is"
-            raise InputError(msg, hint="correct `stamp` in the recipe")
-        return source.read(member)
-
-
-def _site(plan: Plan, base: Base, wheel: WheelResult) -> Site:
-    if base.layout is None or base.pinned.site is not None:
-        return Site(base.pinned.site or USUAL_SITE)
-    watched = frozenset(wheel.released)
-    return find_installed(base.layout, base.image, plan.inputs.distribution, watched=watched)
-
-
-def _image(
-    plan: Plan, base: Base, wheel: WheelResult, site: Site, folder: Path
-) -> tuple[Image, Digest]:
-    inputs = plan.inputs
-    labels = {
-        "stackpatch.arch": inputs.arch,
-        "stackpatch.series": f"sha256:{inputs.series_sha256}",
-        "stackpatch.stack": inputs.stack,
-        "stackpatch.version": inputs.patched,
-    }
-    annotations = {
-        "org.opencontainers.image.title": inputs.stack,
-        "org.opencontainers.image.version": inputs.patched,
-        "org.opencontainers.image.source": inputs.git,
-    }
-    if inputs.commit is not None:
-        annotations["org.opencontainers.image.revision"] = inputs.commit
-    made = overlay(
-        base.image,
-        wheel,
-        site,
-        base_name=base.pinned.name,
-        epoch=inputs.epoch,
-        labels=labels,
-        annotations=annotations,
-        env=inputs.env,
-    )
-    # A tag cannot hold a plus sign.
-    tag = f"{inputs.patched}-{inputs.arch}".replace("+", "_")
-    index = write_layout(
-        folder / IMAGE,
-        made.image,
-        {made.layer.digest: made.layer.blob},
-        base=base.layout,
-        annotations={"org.opencontainers.image.ref.name": tag},
-    )
-    return made.image, index
-
-
-def _listed(folder: Path, image: Image) -> list[Output]:
-    """Every file of the result but wheel and lock; a layer's digest is in its name."""
-    known = {layer.digest.hex for layer in image.layers}
-    files = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or path.suffix == ".whl":
-            continue
-        digest = path.name if path.name in known else Digest.of_file(path).hex
-        files.append(Output(path.relative_to(folder).as_posix(), path.stat().st_size, digest))
-    return files
-
-
-def _notes(plan: Plan, prepared: Prepared, site: Site) -> tuple[str, ...]:
-    notes = [f"not in the wheel, so not in the result: {path}" for path in prepared.shipped.outside]
-    if site.installed is not None:
-        notes += [
-            f"the base image also has {name}, whose prebuilt code wins over patched source"
-            for name in plan.shadowed_by
-            if name in site.installed.distributions
-        ]
-    return tuple(notes)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    path.chmod(0o644)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.errors import InputError
@@ -213,3 +214,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") ->
 def canonical(value: Mapping[str, Any]) -> bytes:
     """One byte string for one value: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def rfc3339(epoch: int) -> str:
+    """A Unix time as `2026-02-06T00:00:00Z`."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

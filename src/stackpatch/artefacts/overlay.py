@@ -9,12 +9,12 @@ So `importlib.metadata`, `pip list` and `pip uninstall` see the patched version 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
 from stackpatch.artefacts.layer import Entry, Kind, Layer, make_layer
+from stackpatch.artefacts.lock import rfc3339
 from stackpatch.artefacts.record import Row, dump_record, parse_record
 from stackpatch.artefacts.site import Site, compiled_leftovers
 from stackpatch.artefacts.wheel import InstalledFile, WheelResult
@@ -152,8 +152,3 @@ def _same_release(wheel: WheelResult, site: Site) -> None:
             what = "was changed there" if found else "is missing there"
             msg = f"{path} of the base image is not the released one: it {what}"
             raise InputError(msg, hint="take a base image with the package from the index")
-
-
-def rfc3339(epoch: int) -> str:
-    """A Unix time as `2026-02-06T00:00:00Z`."""
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from packaging.utils import parse_wheel_filename
 
 import stackpatch
-from stackpatch.artefacts.lock import Inputs, Pinned, PinnedBase, PinnedPatch
-from stackpatch.artefacts.overlay import rfc3339
-from stackpatch.artefacts.wheel import patched_version
+from stackpatch.artefacts.lock import Inputs, Pinned, PinnedBase, PinnedPatch, rfc3339
+from stackpatch.artefacts.stamp import patched_version
 from stackpatch.errors import InputError
 from stackpatch.model.layout import Layout
 from stackpatch.model.reference import SourceKind

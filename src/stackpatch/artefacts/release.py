@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from stackpatch.artefacts.base import Base, open_base
 from stackpatch.artefacts.build import BuildResult, Prepared, build
 from stackpatch.artefacts.plan import Plan, make_plan
-from stackpatch.artefacts.shipped import shipped_changes
 from stackpatch.model.reference import SourceKind, VersionRef
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ def build_release(
     def prepare() -> Prepared:
         # Only here: a build that is found again reads neither git nor the network.
         from stackpatch.artefacts.rawzip import RawZip
+        from stackpatch.artefacts.shipped import shipped_changes
         from stackpatch.series.apply import apply_series
         from stackpatch.series.failures import not_applied
         from stackpatch.sources.fetch import artefact, bring

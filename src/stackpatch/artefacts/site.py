@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from stackpatch.artefacts.layout import Layout
     from stackpatch.artefacts.oci import Descriptor, Image
 
-# Where Ubuntu's own Python 3.12 has what pip installs for everybody; the images of the stacks
-# that we patch are made on it. Used where nothing says otherwise (`scratch`).
-USUAL_SITE = "usr/local/lib/python3.12/dist-packages"
 _OPAQUE = ".wh..wh..opq"
 _SITE = re.compile(r"^(?:.*/)?(?:site|dist)-packages/")
 _DIST_INFO = re.compile(r"^(?P<name>[^/]+)-(?P<version>[^/-]+)\.dist-info$")

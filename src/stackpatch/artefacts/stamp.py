@@ -1,10 +1,28 @@
-"""The version that a package states in its own source, rewritten without touching anything else."""
+"""The version of a patched release, and putting it where the package itself states its version."""
 
 from __future__ import annotations
 
 import ast
 
+from packaging.version import InvalidVersion, Version
+
 from stackpatch.errors import InputError
+
+
+def patched_version(upstream: str, series_short: str) -> str:
+    """The PEP 440 local version of a patched release: `0.6.3+sp.0a1b2c3d`.
+
+    A local part that upstream has already is kept and extended. The result is in canonical form,
+    which is what installers compare and what file names carry: an all-digit digest loses leading
+    zeros there. Raises InputError for what is no version.
+    """
+    try:
+        version = Version(upstream)
+        joined = f"{version}{'.' if version.local else '+'}sp.{series_short}"
+        return str(Version(joined))
+    except InvalidVersion as error:
+        msg = f"not a PEP 440 version: {upstream!r} with series {series_short!r}"
+        raise InputError(msg) from error
 
 
 def stamp_version(source: bytes, variable: str, old: str, new: str, *, where: str) -> bytes:

@@ -26,7 +26,6 @@ from packaging.version import InvalidVersion, Version
 
 from stackpatch.artefacts.rawzip import Member, RawZip, ZipWriter, unsafe_name
 from stackpatch.artefacts.record import Row, dump_record, parse_record
-from stackpatch.errors import InputError
 from stackpatch.storage import disk_errors
 
 if TYPE_CHECKING:
@@ -76,22 +75,6 @@ class WheelResult:
     released: Mapping[str, str]
 
 
-def patched_version(upstream: str, series_short: str) -> str:
-    """The PEP 440 local version of a patched release: `0.6.3+sp.0a1b2c3d`.
-
-    A local part that upstream has already is kept and extended. The result is in canonical form,
-    which is what installers compare and what file names carry: an all-digit digest loses leading
-    zeros there. Raises InputError for what is no version.
-    """
-    try:
-        version = Version(upstream)
-        joined = f"{version}{'.' if version.local else '+'}sp.{series_short}"
-        return str(Version(joined))
-    except InvalidVersion as error:
-        msg = f"not a PEP 440 version: {upstream!r} with series {series_short!r}"
-        raise InputError(msg) from error
-
-
 def repack(
     source_wheel: Path,
     changes: Mapping[str, bytes | None],
@@ -105,9 +88,9 @@ def repack(
     """Write the patched wheel into the folder `target` and describe it.
 
     changes: new content by path in the wheel, None to remove. local_version: the whole version,
-    `patched_version`'s result. epoch: Unix time of every member. originals: sha256 (hex) of the
-    content that each change was made from; a path without one must be new. executable: mode by
-    path where a change sets it; else the released wheel's, and not executable for new files.
+    as `stamp.patched_version` gives it. epoch: Unix time of every member. originals: sha256 (hex)
+    of the content that each change was made from; a path without one must be new. executable:
+    mode by path where a change sets it; else the released wheel's, and not for new files.
     Raises InputError for a wheel that contradicts itself and for changes that cannot be made.
     """
     with RawZip(source_wheel) as source:

@@ -1,0 +1,161 @@
+"""What a build makes: the wheel, the image, and the documents that say what went into them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackpatch.artefacts.base import USUAL_SITE
+from stackpatch.artefacts.build import IMAGE, LOCK, PROVENANCE, SBOM
+from stackpatch.artefacts.layout import write_layout
+from stackpatch.artefacts.lock import Output, Outputs, dump_lock
+from stackpatch.artefacts.overlay import overlay
+from stackpatch.artefacts.provenance import make_provenance
+from stackpatch.artefacts.rawzip import RawZip
+from stackpatch.artefacts.sbom import make_sbom
+from stackpatch.artefacts.site import Site, find_installed
+from stackpatch.artefacts.stamp import stamp_version
+from stackpatch.artefacts.wheel import WheelResult, repack
+from stackpatch.errors import InputError
+from stackpatch.model.digest import Digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stackpatch.artefacts.base import Base
+    from stackpatch.artefacts.build import Prepared
+    from stackpatch.artefacts.oci import Image
+    from stackpatch.artefacts.plan import Plan
+
+
+def make(plan: Plan, base: Base, prepared: Prepared, folder: Path) -> Outputs:
+    """Fill the empty folder. Raises InputError for inputs that do not fit each other."""
+    inputs, shipped = plan.inputs, prepared.shipped
+    if not shipped.content:
+        msg = f"nothing that the series changes is in {inputs.wheel.file}"
+        outside = ", ".join(shipped.outside[:3])
+        raise InputError(msg, hint=f"it changes {outside}" if outside else None)
+    if Digest.of_file(prepared.wheel).hex != inputs.wheel.sha256:
+        msg = f"{prepared.wheel} is not the pinned wheel (sha256 {inputs.wheel.sha256})"
+        raise InputError(msg, hint="remove the file and fetch it again", where=str(prepared.wheel))
+    changes, originals = dict(shipped.content), dict(shipped.originals)
+    if inputs.stamp is not None:
+        _stamp(plan, prepared.wheel, changes, originals)
+    wheel = repack(
+        prepared.wheel,
+        changes,
+        local_version=inputs.patched,
+        target=folder,
+        epoch=inputs.epoch,
+        originals=originals,
+        executable=shipped.executable,
+    )
+    site = _site(plan, base, wheel)
+    image, index = _image(plan, base, wheel, site, folder)
+    made = Output(wheel.path.name, wheel.bytes, wheel.sha256)
+    _write(folder / SBOM, make_sbom(inputs, plan.patches, made, str(image.digest)))
+    _write(folder / PROVENANCE, make_provenance(inputs, made, str(image.digest)))
+    files = (made, *_listed(folder, image))
+    outputs = Outputs(made, str(image.digest), str(index), files, _notes(plan, prepared, site))
+    _write(folder / LOCK, dump_lock(inputs, outputs))
+    return outputs
+
+
+def _stamp(
+    plan: Plan, source: Path, changes: dict[str, bytes | None], originals: dict[str, str]
+) -> None:
+    """Add the file that states the version, with the patched one."""
+    inputs = plan.inputs
+    if inputs.stamp is None:
+        return
+    path, variable = inputs.stamp
+    content = changes.get(path)
+    if content is None:
+        content = read_member(source, path)
+        originals[path] = Digest.of(content).hex
+    changes[path] = stamp_version(
+        content, variable, inputs.version, inputs.patched, where=f"{source.name}: {path}"
+    )
+
+
+def read_member(wheel: Path, path: str) -> bytes:
+    """A file of a wheel. Raises InputError when it is not there."""
+    with RawZip(wheel) as source:
+        member = source.members.get(path)
+        if member is None:
+            msg = f"{wheel.name} has no {path}, where the recipe's stamp is"
+            raise InputError(msg, hint="correct `stamp` in the recipe")
+        return source.read(member)
+
+
+def _site(plan: Plan, base: Base, wheel: WheelResult) -> Site:
+    if base.layout is None or base.pinned.site is not None:
+        return Site(base.pinned.site or USUAL_SITE)
+    watched = frozenset(wheel.released)
+    return find_installed(base.layout, base.image, plan.inputs.distribution, watched=watched)
+
+
+def _image(
+    plan: Plan, base: Base, wheel: WheelResult, site: Site, folder: Path
+) -> tuple[Image, Digest]:
+    inputs = plan.inputs
+    labels = {
+        "stackpatch.arch": inputs.arch,
+        "stackpatch.series": f"sha256:{inputs.series_sha256}",
+        "stackpatch.stack": inputs.stack,
+        "stackpatch.version": inputs.patched,
+    }
+    annotations = {
+        "org.opencontainers.image.title": inputs.stack,
+        "org.opencontainers.image.version": inputs.patched,
+        "org.opencontainers.image.source": inputs.git,
+    }
+    if inputs.commit is not None:
+        annotations["org.opencontainers.image.revision"] = inputs.commit
+    made = overlay(
+        base.image,
+        wheel,
+        site,
+        base_name=base.pinned.name,
+        epoch=inputs.epoch,
+        labels=labels,
+        annotations=annotations,
+        env=inputs.env,
+    )
+    # A tag cannot hold a plus sign.
+    tag = f"{inputs.patched}-{inputs.arch}".replace("+", "_")
+    index = write_layout(
+        folder / IMAGE,
+        made.image,
+        {made.layer.digest: made.layer.blob},
+        base=base.layout,
+        annotations={"org.opencontainers.image.ref.name": tag},
+    )
+    return made.image, index
+
+
+def _listed(folder: Path, image: Image) -> list[Output]:
+    """Every file of the result but wheel and lock; a layer's digest is in its name."""
+    known = {layer.digest.hex for layer in image.layers}
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path.suffix == ".whl":
+            continue
+        digest = path.name if path.name in known else Digest.of_file(path).hex
+        files.append(Output(path.relative_to(folder).as_posix(), path.stat().st_size, digest))
+    return files
+
+
+def _notes(plan: Plan, prepared: Prepared, site: Site) -> tuple[str, ...]:
+    notes = [f"not in the wheel, so not in the result: {path}" for path in prepared.shipped.outside]
+    if site.installed is not None:
+        notes += [
+            f"the base image also has {name}, whose prebuilt code wins over patched source"
+            for name in plan.shadowed_by
+            if name in site.installed.distributions
+        ]
+    return tuple(notes)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
