@@ -26,8 +26,7 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
     number = target.version
     name = f"v{number}" if number[:1].isdigit() else number
     folder = work.collection.patches / work.recipe.stack / name
-    files = {one.name: one.mail for one in state.moves if one.mail is not None}
-    content = {file: mail for file, mail in files.items() if mail is not None}
+    content = {one.name: one.mail for one in state.moves if one.mail is not None}
     content["series"] = _listing(work, state, content)
     if folder.exists():
         present = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
