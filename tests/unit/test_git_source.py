@@ -282,6 +282,22 @@ def test_history_on_request(store: SourceStore, upstream: Upstream) -> None:
     assert [str(commit.id) for commit in walked] == [upstream.second, upstream.first]
 
 
+def test_progress_counts_the_bytes_that_arrive(
+    store: SourceStore, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = store.path / "objects" / "pack" / "tmp_pack_seen"
+    grow = f"head -c 1000 /dev/zero > {pack}; sleep 0.6; head -c 5000 /dev/zero > {pack}; sleep 0.6"
+    _git_that(monkeypatch, tmp_path / "bin", f'case "$*" in *" fetch "*) {grow};; esac')
+    seen: list[tuple[int, int | None]] = []
+
+    def progress(done: int, total: int | None) -> None:
+        seen.append((done, total))
+
+    fetch_pinned(store, upstream.url, "1.1", upstream.second, "v1.1", progress)
+    assert (1000, None) in seen
+    assert seen[-1] == (5000, None)
+
+
 # --- what git must not do -----------------------------------------------------------------------
 
 

@@ -182,12 +182,15 @@ class _Fetch:
         if kind is SourceKind.GIT:
             release = self._release(ref)
             url = self.recipe.upstream.git
+            progress = self._progress(f"git fetch {ref.name}")
             if release is None:
-                return git.fetch_unpinned(self.store, url, ref.name)
+                return git.fetch_unpinned(self.store, url, ref.name, progress)
             if release.commit is None:
                 msg = f"nobody knows the commit of {self.recipe.stack} {release.version}"
                 raise InputError(msg, hint="pin it in the recipe, or take the sdist or the wheel")
-            return git.fetch_pinned(self.store, url, release.version, release.commit, release.tag)
+            return git.fetch_pinned(
+                self.store, url, release.version, release.commit, release.tag, progress
+            )
         source = next(iter(self._known_sources(ref, kind)), None) or self._from_index(ref, kind)
         path = _downloads().find(source.file) or self._download(source.file)
         layout = self._layout(kind)

@@ -6,7 +6,9 @@ but without hooks, prompts or submodules, and its status never becomes ours.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 from typing import TYPE_CHECKING
 
 from stackpatch import proc
@@ -15,12 +17,17 @@ from stackpatch.model import nearest
 from stackpatch.sources.transport import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from stackpatch.sources.store import SourceStore, Stored
+
+    Progress = Callable[[int, int | None], None]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"(?:https?|ssh|git|file)://\S+|[\w.-]+@[\w.-]+:\S+|/\S*")
 _TIMEOUT = 3600.0
 _INCOMING = "refs/incoming"
+_WATCH_INTERVAL = 0.2  # seconds
 _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.askPass=true",
@@ -59,20 +66,29 @@ def remote_tags(url: str) -> dict[str, str]:
 
 
 def fetch_pinned(
-    store: SourceStore, url: str, version: str, commit: str, tag: str | None
+    store: SourceStore,
+    url: str,
+    version: str,
+    commit: str,
+    tag: str | None,
+    progress: Progress | None = None,
 ) -> Stored:
     """The pinned commit of a release in the store, shallow, under the release's version.
 
+    progress: called with the bytes received; git tells nobody how many it will be.
     Raises FindingError (drift) when the tag names another commit upstream, InputError when the
     remote has no such tag or commit, EnvironmentProblem when it cannot be reached.
     """
     if tag is not None:
         _check_tag(url, tag, commit)
     evidence = {"Url": redact(url), "Commit": commit, "Tag": tag or "", "Pinned": "recipe"}
-    return _into_store(store, url, version, commit, tag, evidence)
+    with _watched(store, progress):
+        return _into_store(store, url, version, commit, tag, evidence)
 
 
-def fetch_unpinned(store: SourceStore, url: str, name: str) -> Stored:
+def fetch_unpinned(
+    store: SourceStore, url: str, name: str, progress: Progress | None = None
+) -> Stored:
     """A commit, tag or branch that no recipe pins, as it is now, under its own name.
 
     Raises InputError when the remote has no such thing, EnvironmentProblem.
@@ -80,15 +96,18 @@ def fetch_unpinned(store: SourceStore, url: str, name: str) -> Stored:
     check_url(url)
     if _COMMIT.fullmatch(name):
         evidence = {"Url": redact(url), "Commit": name, "Pinned": "by its id", "Ref": "commit"}
-        return _into_store(store, url, name, name, None, evidence)
+        with _watched(store, progress):
+            return _into_store(store, url, name, name, None, evidence)
     refs = _refs(url)
     for kind, ref in (("tag", f"refs/tags/{name}"), ("branch", f"refs/heads/{name}")):
         commit = refs.get(f"{ref}^{{}}", refs.get(ref))
         if commit is not None:
             evidence = {"Url": redact(url), "Commit": commit, "Pinned": "no", "Ref": kind}
-            if kind == "tag":
-                evidence["Tag"] = name
-            return _into_store(store, url, name, commit, name if kind == "tag" else None, evidence)
+            tag = name if kind == "tag" else None
+            if tag is not None:
+                evidence["Tag"] = tag
+            with _watched(store, progress):
+                return _into_store(store, url, name, commit, tag, evidence)
     known = [ref.split("/", 2)[2] for ref in refs if re.match(r"refs/(tags|heads)/[^^]*$", ref)]
     msg = f"{redact(url)} has no branch or tag {name!r}"
     hint = nearest.hint(name, known)
@@ -108,6 +127,32 @@ def fetch_history(store: SourceStore, url: str) -> None:
             store, f"cannot fetch the history of {redact(url)}", _everything(store, url), lock
         )
         _forget_incoming(store, lock)
+
+
+@contextlib.contextmanager
+def _watched(store: SourceStore, progress: Progress | None) -> Iterator[None]:
+    """Report how the pack grows that git receives, a few times a second."""
+    if progress is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        most = 0
+        while not over.wait(_WATCH_INTERVAL):
+            for pack in (store.path / "objects" / "pack").glob("tmp_pack_*"):
+                with contextlib.suppress(OSError):
+                    most = max(most, pack.stat().st_size)
+            if most:
+                progress(most, None)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _check_tag(url: str, tag: str, commit: str) -> None:
