@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from stackpatch.errors import InputError
 from stackpatch.model.trailers import compile_pattern
-from stackpatch.series.symbols import PlainText, Symbol, Symbols, parse_symbols, plain_text
+from stackpatch.series.plain import PlainText, plain_text
+from stackpatch.series.symbols import Symbol, Symbols, parse_symbols
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
 
 if TYPE_CHECKING:

@@ -11,22 +11,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackpatch.model.diff import Change, FilePatch
-from stackpatch.model.hunk import Hunk
 from stackpatch.model.verdict import Evidence, HunkState, Layer, Verdict, Word
 from stackpatch.series.apply import PatchResult, apply_patch
 from stackpatch.series.effects import Finding, judge, places_of
-from stackpatch.series.merge import merge
-from stackpatch.series.placement import Placed, Side, place_hunks, replace_at
+from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, symbols_changed
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stackpatch.model.patch import Patch
+    from stackpatch.series.placement import Placed
     from stackpatch.sources.objects import Objects
-
-LANDED, APPLIES = "landed", "applies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ def examine(
         patch,
         tuple(judge(objects, tree, effect) for effect in patch.trailers.effects),
         apply_patch(objects, tree, patch),
-        tuple(state for file in patch.files for state in _hunk_states(objects, tree, file)),
+        tuple(state for file in patch.files for state in hunk_states(objects, tree, file)),
         covers,
     )
     evidence = [*history, *map(_of_finding, look.findings), *_of_apply(look)]
@@ -193,7 +189,7 @@ def _weigh_lost(
 ) -> tuple[Word, str]:
     """No effect is refuted, but a symbol is nowhere to be judged."""
     for file in look.patch.files:
-        for symbol in _symbols_changed(objects, file):
+        for symbol in symbols_changed(objects, file):
             for path, _ in places_of(objects, tree, symbol, file.path):
                 says = f"{symbol} is now in {path}"
                 evidence.append(Evidence(Layer.SEARCH, says, path, None, symbol))
@@ -227,86 +223,6 @@ def _partial(waiting: Sequence[HunkState]) -> str:
 def _only_adds(patch: Patch) -> bool:
     hunks = [hunk for file in patch.files for hunk in file.hunks]
     return bool(hunks) and not any(hunk.removed for hunk in hunks)
-
-
-# --- hunk by hunk -----------------------------------------------------------------------------
-
-
-def _hunk_states(objects: Objects, tree: str, file: FilePatch) -> list[HunkState]:
-    """Per hunk: landed, applies, or why not. A file without hunks counts as one."""
-    before = objects.read(tree, file.old_path) if file.old_path is not None else b""
-    after = objects.read(tree, file.new_path) if file.new_path is not None else b""
-    if file.change is not Change.MODIFY:
-        return [HunkState(file.path, file.line, "", _whole_file_state(file, before, after))]
-    if not file.hunks:
-        entry = objects.entry(tree, file.path)
-        done = entry is not None and entry.mode == file.new_mode
-        state = LANDED if done else APPLIES if entry is not None else "missing"
-        return [HunkState(file.path, file.line, "", state)]
-    blob = objects.find_blob(file.old_id) if file.old_id else None
-    if before is None:
-        return [
-            HunkState(file.path, h.line, _named(objects, blob, file, h), "missing")
-            for h in file.hunks
-        ]
-    target = Side(file.path, before)
-    base = Side(file.path, objects.blob(blob)) if blob is not None else None
-    return [
-        HunkState(file.path, h.line, _named(objects, blob, file, h), _hunk_state(h, target, base))
-        for h in file.hunks
-    ]
-
-
-def _whole_file_state(file: FilePatch, before: bytes | None, after: bytes | None) -> str:
-    match file.change:
-        case Change.ADD:
-            wanted = b"".join(text for hunk in file.hunks for text in hunk.new)
-            return LANDED if after == wanted else APPLIES if after is None else "exists"
-        case Change.DELETE:
-            return LANDED if before is None else APPLIES
-        case _:
-            if before is None and after is not None:
-                return LANDED
-            return APPLIES if before is not None and after is None else "conflict"
-
-
-def _hunk_state(hunk: Hunk, target: Side, base: Side | None) -> str:
-    placed, refused = place_hunks([hunk], target, base)
-    if placed:
-        return APPLIES
-    if base is not None:
-        home = hunk.old_start - (1 if hunk.old_count else 0)
-        theirs = replace_at(base.lines, [(hunk, home)])
-        undone, _ = place_hunks([_reversed(hunk, home)], target, Side(base.path, theirs))
-        if undone and merge(base.content, target.content, theirs) in (target.content, None):
-            return LANDED
-    return refused[0].reason.value if refused else "conflict"
-
-
-def _reversed(hunk: Hunk, home: int) -> Hunk:
-    swap = {b"+": b"-", b"-": b"+", b" ": b" "}
-    start = home + (1 if hunk.new_count else 0)
-    lines = tuple((swap[tag], text) for tag, text in hunk.lines)
-    return Hunk(
-        start, hunk.new_count, hunk.old_start, hunk.old_count, hunk.heading, lines, hunk.line
-    )
-
-
-def _named(objects: Objects, blob: str | None, file: FilePatch, hunk: Hunk) -> str:
-    if blob is None:
-        return hunk.heading.decode("utf-8", "replace").strip()
-    side = Side(file.path, objects.blob(blob))
-    first = hunk.old_start + hunk.leading_context
-    last = hunk.old_start + max(len(hunk.old) - hunk.trailing_context - 1, hunk.leading_context)
-    return side.symbols.around(min(first, last), max(first, last)).name
-
-
-def _symbols_changed(objects: Objects, file: FilePatch) -> list[str]:
-    blob = objects.find_blob(file.old_id) if file.old_id else None
-    if blob is None:
-        return []
-    names = [_named(objects, blob, file, hunk) for hunk in file.hunks]
-    return [name for name in dict.fromkeys(names) if name]
 
 
 # --- traces of code that is gone --------------------------------------------------------------

@@ -13,7 +13,8 @@ from stackpatch.model.verdict import HunkState, Verdict, Word
 from stackpatch.series.apply import guard_result
 from stackpatch.series.effects import judge
 from stackpatch.series.export import remail
-from stackpatch.series.landed import LANDED, examine
+from stackpatch.series.hunk_states import LANDED
+from stackpatch.series.landed import examine
 from stackpatch.series.merge import merge
 from stackpatch.series.placement import Side, replace_at
 from stackpatch.sources.objects import Entry

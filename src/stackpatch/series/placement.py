@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stackpatch.series.merge import merge
+from stackpatch.series.plain import PlainText, plain_text
 from stackpatch.series.symbols import Symbol, Symbols, parse_symbols, same_symbol
 from stackpatch.series.twins import headings, told_apart, twins
 
@@ -74,6 +76,16 @@ class Side:
         """The symbols, parsed once for the same content."""
         return _symbols_of(self.path, self.content)
 
+    @property
+    def plain(self) -> PlainText:
+        """The text without comments and `#if 0`, read once for the same content."""
+        return _plain_of(self.path, self.content)
+
+
+@lru_cache(maxsize=64)
+def _plain_of(path: str, content: bytes) -> PlainText:
+    return plain_text(path, content)
+
 
 _parsed: dict[tuple[str, bytes], Symbols] = {}
 
@@ -123,10 +135,10 @@ def find_matches(content: bytes, hunk: Hunk) -> list[int]:
 
 
 def replace_at(lines: Sequence[bytes], placed: Sequence[tuple[Hunk, int]]) -> bytes:
-    """The content with each hunk's old lines replaced at its 0-based line; ascending order."""
+    """The content with each hunk's old lines replaced at its 0-based line."""
     out: list[bytes] = []
     at = 0
-    for hunk, start in placed:
+    for hunk, start in sorted(placed, key=lambda item: item[1]):
         out += lines[at:start]
         out += hunk.new
         at = start + len(hunk.old)
@@ -146,19 +158,29 @@ def place_hunks(
     base_starts = _home(hunks, base) if base is not None else None
     placed: list[Placed] = []
     refused: list[Refused] = []
-    floor = 0
     for number, hunk in enumerate(hunks):
-        matches = [start for start in find_matches(target.content, hunk) if start >= floor]
+        matches = find_matches(target.content, hunk)
         if base is None or base_starts is None:
             answer = _place_by_heading(hunk, target, matches)
         else:
             answer = _place_by_base(hunk, base_starts[number], base, target, matches)
         if isinstance(answer, Placed):
             placed.append(answer)
-            floor = answer.start + len(hunk.old)
         else:
             refused.append(answer)
-    return placed, refused
+    return placed, refused + _overlapping(placed)
+
+
+def _overlapping(placed: Sequence[Placed]) -> list[Refused]:
+    """Functions may change places, and hunks with them; no two may take the same lines."""
+    refused = []
+    end = 0
+    for one in sorted(placed, key=lambda item: item.start):
+        if one.start < end:
+            detail = "another hunk of the patch goes to the same lines"
+            refused.append(Refused(one.hunk, Reason.AMBIGUOUS, detail, one.symbol, ()))
+        end = max(end, one.start + len(one.hunk.old))
+    return refused
 
 
 def _home(hunks: Sequence[Hunk], base: Side) -> list[int] | None:
@@ -201,6 +223,10 @@ def _place_by_base(
         found = ", ".join(sorted({name for _, name in shown}))
         detail = f"its text stands only in {found}, but it was written for {_shown(expected)}"
         return Refused(hunk, Reason.MISPLACED, detail, _shown(expected), shown)
+    if all(_idle(hunk, home, base, start, target) for start in possible):
+        detail = f"its text stands in a comment or in dead code of {_shown(expected)}"
+        return Refused(hunk, Reason.UNPROVEN, detail, _shown(expected), shown)
+    possible = [start for start in possible if not _idle(hunk, home, base, start, target)]
     proven = []
     for start in possible:
         proof = _merge_proof(hunk, home, base, start, target)
@@ -261,6 +287,15 @@ def _agreement(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> b
         if here.name == "":
             decided = None
     return decided
+
+
+def _idle(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool:
+    """Whether lines that did something in the base do nothing here, or the other way round."""
+    ours, theirs = base.plain, target.plain
+    return any(
+        ours.line(home + 1 + index) != theirs.line(start + 1 + index)
+        for index in _changed_lines(hunk)
+    )
 
 
 def _is_no_twin(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool:

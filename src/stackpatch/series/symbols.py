@@ -8,7 +8,6 @@ more than five lines), so it serves the whole C family.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -156,38 +155,14 @@ def parse_symbols(path: str, content: bytes) -> Symbols:
     return Symbols(language, tuple(symbols), tuple(_unread(root)), lines)
 
 
-def plain_text(path: str, content: bytes) -> PlainText:
-    """The file's text with comments and Python's docstrings blanked, for `Effect:` patterns."""
+def remarks(path: str, content: bytes) -> list[tuple[int, int]]:
+    """Where comments and Python's docstrings are: first byte, byte after the last."""
     language = language_of(path)
-    text = bytearray(content)
-    if language is not None:
-        grammar = _grammar(language)
-        for node in grammar.captures(grammar.parse(content), _REMARKS[language]):
-            stretch = content[node.start_byte : node.end_byte]
-            text[node.start_byte : node.end_byte] = re.sub(rb"[^\r\n]", b" ", stretch)
-    return PlainText(bytes(text))
-
-
-class PlainText:
-    """Text without comments, from which symbols' stretches are cut."""
-
-    def __init__(self, content: bytes) -> None:
-        self._lines = content.split(b"\n")
-
-    def of(self, symbol: Symbol) -> str:
-        """The symbol's text, runs of white space collapsed to one blank."""
-        joined = b"\n".join(self._lines[symbol.first - 1 : symbol.last])
-        return " ".join(joined.decode("utf-8", "replace").split())
-
-    def line_of(self, symbol: Symbol, position: int) -> int:
-        """The file's line (1-based) at a position of the collapsed text."""
-        starts: list[int] = []
-        length = 0
-        for line in self._lines[symbol.first - 1 : symbol.last]:
-            starts.append(length)
-            words = " ".join(line.decode("utf-8", "replace").split())
-            length += len(words) + (1 if words else 0)
-        return symbol.first + max(bisect_right(starts, position) - 1, 0)
+    if language is None:
+        return []
+    grammar = _grammar(language)
+    found = grammar.captures(grammar.parse(content), _REMARKS[language])
+    return [(node.start_byte, node.end_byte) for node in found]
 
 
 # What defines a symbol. Captures come in any order and are sorted by where they start; the scopes
