@@ -128,15 +128,13 @@ def select_versions(work: Workspace, refs: str, report: Report) -> list[Stored]:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
     from packaging.version import InvalidVersion, Version
 
-    from stackpatch.model.reference import VersionRef
+    from stackpatch.cli.workspace import one_each
+    from stackpatch.model.reference import VersionRef, version_number
     from stackpatch.sources.fetch import index_versions
     from stackpatch.sources.store import version_key
 
     if refs == "stored":
-        best: dict[str, Stored] = {}
-        for stored in work.store.versions():
-            best.setdefault(stored.version, stored)
-        return sorted(best.values(), key=lambda stored: version_key(stored.version))
+        return [one for one in one_each(work.store.versions()) if version_number(one.version)]
     if refs != "all" and not any(sign in refs for sign in "<>=!~"):
         named = [VersionRef.parse(name.strip()) for name in refs.split(",") if name.strip()]
         return [work.resolve(ref, report) for ref in named]

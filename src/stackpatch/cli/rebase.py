@@ -49,6 +49,9 @@ def command(
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Begin again from the start.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Show where it stands.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Fetch upstream's whole git history first.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
     json: JsonOption = False,
     root: RootOption = None,
@@ -73,8 +76,10 @@ def command(
     folder = work.root.path if dry_run else work.writable()
     home = folder / ".stackpatch" / "rebase" / work.recipe.stack
     with reporting() as report:
+        if history:
+            work.fetch_history()
         if dry_run:
-            state, target = _dry_run(work, home, onto or "", report)
+            state, target = _dry_run(work, onto or "", report)
             _tell(work, state, target, None, json=json, dry=True)
             return
         _own_folder(folder)
@@ -105,14 +110,13 @@ def _rebase(work: Workspace, home: Path) -> Rebase:
     return Rebase(home, work.store.objects, work.series)
 
 
-def _dry_run(work: Workspace, home: Path, onto: str, report: Report) -> tuple[State, Stored]:
+def _dry_run(work: Workspace, onto: str, report: Report) -> tuple[State, Stored]:
     from stackpatch.model.reference import VersionRef
     from stackpatch.series.rebase import State, advance
 
     base = work.base(report)
     target = work.resolve(VersionRef.parse(onto), report)
     work.on_base(base)
-    del home
     state = State(
         work.recipe.stack,
         work.release.version,
@@ -134,9 +138,13 @@ def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool
     if target.tree == base.tree:
         msg = f"{work.recipe.stack} {work.release.version} is on {target.label} already"
         raise InputError(msg, hint="name another version with --onto")
+    rebase = _rebase(work, home)
+    if _same_rebase(work, rebase.state(), target):
+        # The same command again, after a kill or for another look: it goes on where it stands.
+        _proceed(work, rebase, target, json=json)
+        return
     _check_free(work, target)
     work.on_base(base)
-    rebase = _rebase(work, home)
     state = rebase.start(
         work.recipe.stack,
         work.release.version,
@@ -144,6 +152,28 @@ def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool
         target.tree,
         covers=work.covers(target),
     )
+    _settle(work, rebase, state, target, json=json)
+
+
+def _same_rebase(work: Workspace, state: State | None, target: Stored) -> bool:
+    return (
+        state is not None
+        and state.release == work.release.version
+        and state.series == work.series.digest
+        and state.onto == target.label
+        and state.onto_tree == target.tree
+    )
+
+
+def _proceed(work: Workspace, rebase: Rebase, target: Stored, *, json: bool) -> None:
+    """Go on with a rebase that was killed; one that waits for a person waits on."""
+    state = rebase.state()
+    if state is None:
+        return
+    if state.waiting is None:
+        state = rebase.proceed(state, covers=work.covers(target))
+    elif not rebase.worktree.exists():
+        rebase.reopen(state)
     _settle(work, rebase, state, target, json=json)
 
 
@@ -191,9 +221,13 @@ def _go_on(work: Workspace, home: Path, step: _Step, report: Report, *, json: bo
 
 def _check_free(work: Workspace, target: Stored) -> None:
     """The new series must not take another one's place; found out before any work is done."""
-    known = next((r for r in work.recipe.releases if r.version == target.version), None)
+    from stackpatch.cli.release import release_number
+    from stackpatch.model.reference import version_number
+
+    number = release_number(target)
+    known = next((r for r in work.recipe.releases if version_number(r.version) == number), None)
     if known is not None and known.series is not None:
-        msg = f"{work.recipe.stack} {target.version} already has the series {known.series}"
+        msg = f"{work.recipe.stack} {number} already has the series {known.series}"
         raise InputError(msg, hint="--dry-run compares; remove that series to make it anew")
 
 
@@ -225,7 +259,7 @@ def _tell(
         {"name": patch.name, "outcome": "pending", "detail": "", "hunks": []}
         for patch in work.series.patches[len(state.moves) :]
     ]
-    document = {
+    document: dict[str, Any] = {
         "stack": state.stack,
         "from": state.release,
         "onto": state.onto,
@@ -234,6 +268,7 @@ def _tell(
         "series": None if series is None else str(series),
         "worktree": None if waiting is None or worktree is None else str(worktree),
         "dry_run": dry,
+        "conflict": None,
     }
     lines = [f"{state.stack} {state.release} onto {state.onto}"]
     lines += [
@@ -242,7 +277,10 @@ def _tell(
     ]
     failure: WaitingError | FindingError | None = None
     if waiting is not None:
-        lines += ["", *_conflict(work, state, target)]
+        from stackpatch.cli.conflict import describe
+
+        document["conflict"], told = describe(work, state, target)
+        lines += ["", *told]
         if dry:
             failure = FindingError(f"{waiting} needs a person", hint="run it without --dry-run")
         else:
@@ -262,48 +300,3 @@ def _row(one: Move) -> dict[str, Any]:
         "evidence": one.verdict.to_json()["evidence"],
         "hunks": one.verdict.to_json()["hunks"],
     }
-
-
-def _conflict(work: Workspace, state: State, target: Stored) -> list[str]:
-    """For the person: what the patch is for, the hunks that have no place, since when."""
-    patch = next(p for p in work.series.patches if p.name == state.waiting)
-    stopped = state.moves[-1]
-    lines = [f"what {patch.name} is for:", f"  {patch.subject}"]
-    body = patch.message.split("\n\n")
-    lines += [f"  {line}" for line in (body[1].splitlines() if len(body) > 1 else [])]
-    for file in patch.files:
-        for hunk in file.hunks:
-            states = {h.state for h in stopped.hunks if h.line == hunk.line and h.path == file.path}
-            if states and states <= {"landed", "applies"}:
-                continue
-            lines += ["", f"this hunk of {file.path} has no place ({', '.join(sorted(states))}):"]
-            for tag, text in hunk.lines:
-                lines.append("  " + (tag + text).decode("utf-8", "replace").rstrip("\r\n"))
-    lines += _culprit(work, state, target)
-    return lines
-
-
-def _culprit(work: Workspace, state: State, target: Stored) -> list[str]:
-    """The first version in the store at which it stopped applying, or the commit that did it."""
-    from stackpatch.cli.upstream import one_each
-    from stackpatch.series.rebase import culprit
-    from stackpatch.sources.store import version_key
-
-    patch = next(p for p in work.series.patches if p.name == state.waiting)
-    between = [
-        (stored.version, stored.tree)
-        for stored in one_each(work.store.versions())
-        if version_key(state.release) <= version_key(stored.version) <= version_key(target.version)
-    ]
-    memo = work.memo()
-    found = culprit(
-        patch, between, lambda tree, p: memo.examine(work.store.objects, tree, p).verdict
-    )
-    memo.save()
-    if found is None:
-        return ["", "no version in the source store shows when upstream changed these lines"]
-    version, verdict = found
-    return [
-        "",
-        f"upstream changed these lines in {version}: {verdict.word.value}, {verdict.detail}",
-    ]

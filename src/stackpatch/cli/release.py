@@ -5,15 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from stackpatch.errors import InputError
+from stackpatch.errors import EnvironmentProblem, FindingError, InputError
 from stackpatch.model.recipe_edit import NewFile, NewRelease, add_release
-from stackpatch.storage import directory_beside, write_atomically
+from stackpatch.model.reference import SourceKind, version_number
+from stackpatch.series.history import committed
+from stackpatch.series.rebase import gives_again
+from stackpatch.storage import directory_beside, sweep, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.cli.workspace import Workspace
     from stackpatch.series.rebase import State
+    from stackpatch.sources.pypi import IndexFile
     from stackpatch.sources.store import Stored
 
 
@@ -21,13 +25,20 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
     """Write `patches/STACK/vX.Y.Z/`, then the release into the recipe; returns the series folder.
 
     The folder appears whole, the recipe is replaced whole. A kill between the two leaves a folder
-    that nothing names; the same rebase run again finds it equal and goes on.
+    that nothing names; the same rebase run again finds it equal and goes on. Call it under the
+    rebase's lock. Raises FindingError where the mails do not give the tree again, InputError where
+    another series has that name.
     """
-    number = target.version
-    name = f"v{number}" if number[:1].isdigit() else number
+    number = release_number(target)
+    name = f"v{number}"
     folder = work.collection.patches / work.recipe.stack / name
     content = {one.name: one.mail for one in state.moves if one.mail is not None}
+    if problem := gives_again(work.store.objects, state.onto_tree, content, state.tree):
+        msg = f"the moved series would not apply as it was moved: {problem}"
+        raise FindingError(msg, hint="nothing was written; please report it with the state file")
     content["series"] = _listing(work, state, content)
+    sweep(folder.parent, folder.name)
+    sweep(work.collection.recipes, f"{work.recipe.stack}.yaml")
     if folder.exists():
         present = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
         if present != content:
@@ -45,6 +56,15 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
     return folder
 
 
+def release_number(target: Stored) -> str:
+    """The version number that the release gets. Raises InputError for a branch or a commit."""
+    number = version_number(target.version)
+    if number is None:
+        msg = f"{target.label} is no version: a recipe pins releases by their number"
+        raise InputError(msg, hint="name a tag such as git:v1.2.0; --dry-run takes any ref")
+    return number
+
+
 def _listing(work: Workspace, state: State, kept: dict[str, bytes]) -> bytes:
     """The old `series` file with its comments, without the patches that were dropped.
 
@@ -59,10 +79,9 @@ def _listing(work: Workspace, state: State, kept: dict[str, bytes]) -> bytes:
 
 
 def _release(work: Workspace, target: Stored, series: str) -> NewRelease:
-    from stackpatch.sources.fetch import index_files
-
-    commit = target.commit if target.kind.value == "git" else None
-    offered = [] if work.offline else index_files(work.recipe, target.version)
+    number = release_number(target)
+    commit = target.commit if target.kind is SourceKind.GIT else None
+    offered = _offered(work, number, optional=commit is not None)
     files = [
         NewFile(file.name, file.sha256, file.size)
         for file in offered
@@ -73,18 +92,37 @@ def _release(work: Workspace, target: Stored, series: str) -> NewRelease:
         if commit
         else "moved by stackpatch rebase onto the index's archive, which has no history"
     )
-    uploaded = min((file.uploaded for file in offered if file.uploaded), default=None)
+    dates = [file.uploaded for file in offered if file.uploaded]
+    date, note = min(dates, default=None), None
+    if date is None and commit is not None:
+        date, note = committed(work.store.objects, commit), "the commit's: the index gives no date"
+    elif date is None:
+        date, note = datetime.now(UTC), "when stackpatch rebase ran: the index gives no date"
     stamp = work.release.stamp
     return NewRelease(
-        version=target.version,
+        version=number,
         tag=target.evidence.get("Tag"),
         commit=commit,
         evidence="first-hand" if commit else "unknown",
         evidence_detail=detail,
-        date=(uploaded or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        date_note=None if uploaded else "when stackpatch rebase ran: the index gives no date",
+        date=date.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        date_note=note,
         artefacts=files,
         series=series,
         stamp=(stamp.path, stamp.variable) if stamp else None,
         requires=(),
     )
+
+
+def _offered(work: Workspace, number: str, *, optional: bool) -> list[IndexFile]:
+    """The index's files of the version; none where a commit is enough and the index has none."""
+    from stackpatch.sources.fetch import index_files
+
+    if work.offline:
+        return []
+    try:
+        return index_files(work.recipe, number)
+    except (InputError, EnvironmentProblem):
+        if optional:
+            return []
+        raise

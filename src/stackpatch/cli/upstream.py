@@ -33,6 +33,9 @@ def command(
             show_default=False,
         ),
     ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Fetch upstream's whole git history first.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
     json: JsonOption = False,
     root: RootOption = None,
@@ -45,6 +48,8 @@ def command(
 
     work = open_workspace(stack, root, offline=offline)
     with reporting() as report:
+        if history:
+            work.fetch_history()
         base = work.base(report)
         targets = _targets(work, at or [], report)
         work.on_base(base)
@@ -53,8 +58,15 @@ def command(
         tracker.save()
     documents = [document for document, _ in reports]
     texts = [line for _, lines in reports for line in lines]
-    first = documents[0] if len(documents) == 1 else {"stack": work.recipe.stack, "at": documents}
-    output.emit("upstream", first, texts, json=json)
+    output.emit("upstream", _together(documents), texts, json=json)
+
+
+def _together(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One document: `at` is a label, or with several versions a list; each row says its own."""
+    labels = [document["at"] for document in documents]
+    rows = [{**row, "at": one["at"]} for one in documents for row in one["patches"]]
+    at = labels[0] if len(labels) == 1 else labels
+    return {**documents[0], "at": at, "patches": rows}
 
 
 def _targets(work: Workspace, at: Sequence[str], report: Report) -> list[Stored]:
@@ -64,17 +76,16 @@ def _targets(work: Workspace, at: Sequence[str], report: Report) -> list[Stored]
 
     if at:
         return [work.resolve(VersionRef.parse(name), report) for name in at]
-    if work.offline:
-        return select_versions(work, "stored", report)[-1:]
-    known = index_versions(work.recipe)
-    return (
-        [work.bring(known[-1], report)] if known else select_versions(work, "stored", report)[-1:]
-    )
+    known = [] if work.offline else index_versions(work.recipe)
+    if known:
+        return [work.bring(known[-1], report)]
+    return select_versions(work, "stored", report)[-1:]
 
 
 def _judge(
     work: Workspace, base: Stored, target: Stored, tracker: Tracker
 ) -> tuple[dict[str, Any], list[str]]:
+    from stackpatch.cli.workspace import one_each
     from stackpatch.model.verdict import Word
     from stackpatch.series.history import search
     from stackpatch.series.landed import examine
@@ -105,13 +116,6 @@ def _judge(
     memo.save()
     document = {"stack": work.recipe.stack, "release": work.release.version, "at": target.label}
     return document | {"patches": rows}, lines
-
-
-def one_each(stored: Sequence[Stored]) -> list[Stored]:
-    best: dict[str, Stored] = {}
-    for one in stored:
-        best.setdefault(one.version, one)
-    return list(best.values())
 
 
 def _since(work: Workspace, patch: Patch, between: Sequence[Stored]) -> str | None:

@@ -69,6 +69,15 @@ class Workspace:
 
         return bring(self.recipe, ref, store=self.store, offline=self.offline, report=report)
 
+    def fetch_history(self) -> None:
+        """Every upstream commit in the store. Raises InputError offline, EnvironmentProblem."""
+        from stackpatch.sources.git import fetch_history
+
+        if self.offline:
+            msg = "--history needs the network, and --offline forbids it"
+            raise InputError(msg, hint="say one of them")
+        fetch_history(self.store, self.recipe.upstream.git)
+
     def covers(self, stored: Stored) -> Callable[[str], bool]:
         """Whether the stored kind of source can hold a path of the git tree at all."""
         from stackpatch.model.layout import Layout
@@ -115,6 +124,16 @@ def open_workspace(stack: str, root: Path | None, *, offline: bool = False) -> W
     collection = Collection(found.path)
     recipe = collection.recipe(wanted.stack)
     return Workspace(found, collection, recipe, recipe.release(wanted.release), offline)
+
+
+def one_each(stored: Sequence[Stored]) -> list[Stored]:
+    """One source for each version number, in the order given: git before sdist before wheel."""
+    from stackpatch.sources.store import version_key
+
+    best: dict[object, Stored] = {}
+    for one in stored:
+        best.setdefault(version_key(one.version), one)
+    return list(best.values())
 
 
 def shown_patches(names: Sequence[str]) -> str:

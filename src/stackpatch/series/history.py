@@ -6,12 +6,15 @@ Archives from PyPI have none, and a shallow fetch has next to none: then that is
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from stackpatch import proc
 from stackpatch.model.verdict import Evidence, Layer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
 
@@ -19,6 +22,7 @@ _COMMIT_LINK = re.compile(r"/commit/([0-9a-f]{40})\b")
 _PULL_LINK = re.compile(r"/pull/(\d+)\b")
 _ENV = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 _SECONDS = 120.0
+_BRIEF = "--format=%H%x09%cs%x09%s"
 _SHORT = 12  # of an added line: shorter ones (`}`, `else:`) stand everywhere
 
 
@@ -29,13 +33,52 @@ def search(objects: Objects, base: str, target: str, patch: Patch) -> tuple[Evid
     that the patch adds. Commits are ids in the store.
     """
     if not _related(objects, base, target):
-        says = "no history connects the two versions in the source store"
+        says = "no history connects the two versions in the source store (--history fetches it)"
         return (Evidence(Layer.SEARCH, says),)
     return (
         *_named(objects, base, target, patch),
         *_equal(objects, base, target, patch),
         *_pickaxe(objects, base, target, patch),
     )
+
+
+def changed_by(
+    objects: Objects, base: str, target: str, path: str, lines: Sequence[bytes]
+) -> tuple[Evidence, ...]:
+    """The upstream commits between two versions that changed these lines of a file.
+
+    For every line the first commit that removed or multiplied it; where none did, the last commit
+    that touched the file. Nothing where no history connects the versions.
+    """
+    if not _related(objects, base, target):
+        return ()
+    found: dict[str, Evidence] = {}
+    for line in dict.fromkeys(text.strip().decode("utf-8", "replace") for text in lines):
+        if len(line) < _SHORT:
+            continue
+        log = _git(
+            objects, "log", "--reverse", _BRIEF, f"-S{line}", f"{base}..{target}", "--", path
+        )
+        for commit, date, subject in _briefs(log)[:1]:
+            says = f"commit {commit[:12]} of {date} changed {line[:80]!r}"
+            found.setdefault(commit, Evidence(Layer.SEARCH, says, path, text=subject))
+    if not found:
+        log = _git(objects, "log", "-1", _BRIEF, f"{base}..{target}", "--", path)
+        for commit, date, subject in _briefs(log):
+            says = f"commit {commit[:12]} of {date} is the last that touched {path}"
+            found[commit] = Evidence(Layer.SEARCH, says, path, text=subject)
+    return tuple(found.values())
+
+
+def committed(objects: Objects, commit: str) -> datetime:
+    """When a commit was made, in UTC."""
+    return datetime.fromtimestamp(int(_git(objects, "log", "-1", "--format=%ct", commit)), UTC)
+
+
+def _briefs(log: str) -> list[tuple[str, str, str]]:
+    """Commit, date and subject of each line that `_BRIEF` printed."""
+    fields = (line.split("\t", 2) for line in log.splitlines())
+    return [(commit, date, subject) for commit, date, subject in fields]
 
 
 def _related(objects: Objects, base: str, target: str) -> bool:

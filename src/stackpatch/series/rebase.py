@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from stackpatch.errors import InputError, WaitingError
-from stackpatch.model.verdict import HunkState, Verdict, Word
+from stackpatch.model.series import parse_series
+from stackpatch.model.verdict import Verdict, Word
 from stackpatch.series import worktree
+from stackpatch.series.apply import apply_series
 from stackpatch.series.effects import judge
 from stackpatch.series.export import remail
 from stackpatch.series.pick import Move, Outcome, move
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
@@ -116,10 +118,14 @@ class Rebase:
         """Move the patches that are left; keeps the state where a patch stops it."""
         state = advance(self._objects, state, self._series.patches, covers=covers)
         if state.waiting is not None:
-            patch = self._patch(state.waiting)
-            worktree.create(self.worktree, self._objects, state.tree, patch, state.onto)
+            self.reopen(state)
         self._keep(state)
         return state
+
+    def reopen(self, state: State) -> None:
+        """Make the work tree for the waiting patch, anew where there is one."""
+        patch = self._waiting(state)
+        worktree.create(self.worktree, self._objects, state.tree, patch, state.onto)
 
     def resume(self, state: State, *, covers: Callable[[str], bool]) -> State:
         """Take the person's work tree as the waiting patch's result and go on."""
@@ -130,6 +136,9 @@ class Rebase:
             raise WaitingError(msg, hint="drop the patch with --skip", where=str(self.worktree))
         stopped = state.moves[-1]
         mail = remail(self._objects, patch, state.tree, tree)
+        if problem := gives_again(self._objects, state.tree, {patch.name: mail}, tree):
+            msg = f"what the work tree holds cannot be written as a patch: {problem}"
+            raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
         detail = _effects_after(self._objects, tree, patch)
         resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
         return self._settle(state, resolved, covers=covers)
@@ -171,7 +180,12 @@ class Rebase:
 def advance(
     objects: Objects, state: State, patches: Sequence[Patch], *, covers: Callable[[str], bool]
 ) -> State:
-    """Move patches until the end or the first that stops. Changes nothing but the store."""
+    """Move patches until the end or the first that stops. Changes nothing but the store.
+
+    A state that waits stays as it is: nothing goes past a patch that needs a person.
+    """
+    if state.waiting is not None:
+        return state
     for patch in patches[len(state.moves) :]:
         moved = move(objects, state.tree, patch, covers=covers)
         state = replace(state, moves=(*state.moves, moved))
@@ -179,6 +193,16 @@ def advance(
             return replace(state, waiting=patch.name)
         state = replace(state, tree=moved.tree)
     return state
+
+
+def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: str) -> str | None:
+    """Why these mails, read back and applied to a tree, do not give that tree; None: they do."""
+    series = parse_series("the moved series", "".join(f"{n}\n" for n in mails).encode(), mails)
+    result = apply_series(objects, onto, series.patches)
+    for one in result.results:
+        for failure in one.failures:
+            return f"{one.patch.name}: {failure.path}: {failure.detail}"
+    return None if result.tree == tree else "the tree that they give is another one"
 
 
 def _effects_after(objects: Objects, tree: str, patch: Patch) -> str:
@@ -231,8 +255,3 @@ def culprit(
         elif applied:
             return name, verdict
     return None
-
-
-def hunks_left(move_: Move) -> tuple[HunkState, ...]:
-    """The hunks that a stopped patch could not place."""
-    return tuple(hunk for hunk in move_.hunks if hunk.state not in ("landed", "applies"))
