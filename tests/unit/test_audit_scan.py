@@ -316,3 +316,21 @@ def test_the_window_shows_what_is_there(
                 at += passed
         assert window.offset == at
         assert data[:at].endswith(window.before())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [FATBIN, CUBIN, PTX + bytes(9), bytes(700), b"\xaa" * 5, b"\x7fELF.target"]
+        ),
+        max_size=9,
+    ),
+    front=st.sampled_from([0, 1, CHUNK - 900, CHUNK - 3]),
+    piece=st.sampled_from([1 << 30, 5000, 301]),
+)
+def test_every_piece_of_code_is_counted_once(parts: list[bytes], front: int, piece: int) -> None:
+    found = read(b"\xbb" * front + b"".join(parts), piece=piece)
+    wanted = sum(part in (FATBIN, CUBIN, PTX + bytes(9)) for part in parts)
+    assert sum(found.units.values()) == wanted
+    assert found.damage == ()

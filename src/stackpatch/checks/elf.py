@@ -102,12 +102,9 @@ def end_of(data: memoryview, head: Header) -> int:
     """
     count, _ = _counts(data, head)
     end = head.tables_end
-    for index in range(count):
-        _, kind, _, _, offset, size, *_ = _section_header(
-            data, head.section_offset + index * _SECTION.size
-        )
-        if kind != SECTION_NOBITS:
-            end = max(end, offset + size)
+    for _, kind, _, _, offset, size, _, _, _, _ in _table(data, head, count):
+        if offset + size > end and kind != SECTION_NOBITS:
+            end = offset + size
     return end
 
 
@@ -125,10 +122,7 @@ def sections(data: memoryview, head: Header) -> Iterator[Section]:
         msg = f"the ELF section names end behind the last of {len(data)} bytes"
         raise DamagedError(msg)
     text = bytes(data[names_offset : names_offset + names_size])
-    for index in range(count):
-        name, kind, _, _, offset, size, *_ = _section_header(
-            data, head.section_offset + index * _SECTION.size
-        )
+    for name, kind, _, _, offset, size, _, _, _, _ in _table(data, head, count):
         # 256 bytes are enough for every name that we look for, and bound a hostile table's cost.
         yield Section(text[name : name + 256].partition(b"\0")[0], kind, offset, size)
 
@@ -161,6 +155,12 @@ def content(data: memoryview, wanted: Iterable[Section]) -> bytes:
             raise DamagedError(msg)
         pieces.append(bytes(data[section.offset : section.end]))
     return b"".join(pieces)
+
+
+def _table(data: memoryview, head: Header, count: int) -> Iterator[tuple[int, ...]]:
+    """The fields of every section header, which lie inside the data."""
+    start = head.section_offset
+    return _SECTION.iter_unpack(data[start : start + count * _SECTION.size])
 
 
 def _section_header(data: memoryview, offset: int) -> tuple[int, ...]:

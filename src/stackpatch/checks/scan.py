@@ -112,22 +112,33 @@ def _scan(name: str, window: Window, found: _Collector) -> None:
     if _PROSE.fullmatch(name) and not _is_code(window.peek(_SNIFF)):
         return
     hits = _Hits(window)
-    while (at := hits.next()) is not None:
-        window.skip(at)
-        window.fill(elf.HEADER_SIZE)
-        start = window.peek(elf.HEADER_SIZE)
-        if fatbin.is_header(start):
-            _fatbin(window, found)
-        elif elf.is_cuda(start):
-            _cubin(window, found)
-        else:
-            if start.startswith(ptx.MARK):
+    while True:
+        # Code begins most files that hold it, and often follows on code: no need to search then.
+        if not _read_here(window, found):
+            at = hits.next()
+            if at is None:
+                return
+            window.skip(at)
+            if not _read_here(window, found):
                 _ptx(window, found)
-            found.false_hits += 1
-            window.skip(1)
+                found.false_hits += 1
+                window.skip(1)
         if found.full:
             found.add_damage(window.offset, "too much code, or too much of it damaged: gave up")
             return
+
+
+def _read_here(window: Window, found: _Collector) -> bool:
+    """Read the fatbin or cubin at the window's place; False when there is none."""
+    window.fill(elf.HEADER_SIZE)
+    start = window.peek(elf.HEADER_SIZE)
+    if fatbin.is_header(start):
+        _fatbin(window, found)
+        return True
+    if elf.is_cuda(start):
+        _cubin(window, found)
+        return True
+    return False
 
 
 def _is_code(start: bytes) -> bool:
@@ -148,7 +159,10 @@ class _Hits:
         while True:
             if window.fill(len(max(_MARKS, key=len))) == 0:
                 return None
-            nearest = min((hit for mark in _MARKS if (hit := self._hit(mark)) >= 0), default=-1)
+            nearest = -1
+            for mark in _MARKS:
+                hit = self._hit(mark, nearest)
+                nearest = hit if hit >= 0 else nearest
             if nearest >= 0:
                 return nearest
             if window.ended:
@@ -157,22 +171,24 @@ class _Hits:
             window.skip(window.ready - len(max(_MARKS, key=len)) + 1)
             window.fill(CHUNK)
 
-    def _hit(self, mark: bytes) -> int:
+    def _hit(self, mark: bytes, before: int) -> int:
+        """Where in the window the mark is next, -1 for nowhere in front of `before`."""
         window = self._window
         known = self._known[mark]
         if known is not None and known >= window.offset:
-            return known - window.offset
-        end = window.offset + window.ready
-        start = max(self._searched[mark] - len(mark) + 1, window.offset)
-        if start >= end:
-            return -1
-        found = window.find(mark, start - window.offset)
+            at = known - window.offset
+            return at if before < 0 or at < before else -1
+        end = window.ready if before < 0 else min(window.ready, before + len(mark) - 1)
+        start = max(self._searched[mark] - len(mark) + 1 - window.offset, 0)
+        found = window.find(mark, start, end) if start < end else -1
         self._known[mark] = found + window.offset if found >= 0 else None
-        self._searched[mark] = end if found < 0 else found + window.offset
+        reached = found + 1 if found >= 0 else end
+        self._searched[mark] = max(self._searched[mark], window.offset + reached)
         return found
 
 
 def _ptx(window: Window, found: _Collector) -> None:
+    """Note the PTX module whose `.target` may be at the window's place."""
     before = window.before()
     window.fill(ptx.LOOK_AHEAD)
     module = ptx.target_at(before + window.peek(ptx.LOOK_AHEAD), len(before))

@@ -112,9 +112,9 @@ class Window:
         self._buffer = b"".join(pieces)
         return have
 
-    def find(self, mark: bytes, start: int = 0) -> int:
-        """Where `mark` is, in bytes from the current place; -1 when it is not in the window."""
-        found = self._buffer.find(mark, self._at + start)
+    def find(self, mark: bytes, start: int, end: int) -> int:
+        """Where `mark` is between two places, all in bytes from the current one; -1 for nowhere."""
+        found = self._buffer.find(mark, self._at + start, self._at + end)
         return found if found < 0 else found - self._at
 
     def peek(self, size: int, at: int = 0) -> bytes:
