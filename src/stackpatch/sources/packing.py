@@ -69,7 +69,7 @@ def write_release(
         shape.finish()
         text = message.encode()
         write(b"commit %s\ncommitter %s %d +0000\n" % (ref.encode(), IDENTITY.encode(), seconds))
-        write(b"data %d\n%s\ndeleteall\n" % (len(text), text))
+        write(b"data %d\n%s\n" % (len(text), text))
         for name in sorted(entries):
             write(entries[name])
         write(b"done\n")
