@@ -36,7 +36,10 @@ _SUFFIX_GROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one effect came to. holds: None where the symbol is nowhere to be judged."""
+    """What one effect came to. holds: None where the symbol is nowhere to be judged.
+
+    blob: the id of the file's content, where that file is not the one that the effect names.
+    """
 
     effect: Effect
     holds: bool | None
@@ -45,6 +48,7 @@ class Finding:
     symbol: str | None
     text: str | None
     says: str
+    blob: str | None = None
 
 
 def judge(objects: Objects, tree: str, effect: Effect) -> Finding:
@@ -55,7 +59,7 @@ def judge(objects: Objects, tree: str, effect: Effect) -> Finding:
         if found.symbol is not None:
             return found
     moved = [
-        judge_file(effect, path, objects.blob(blob))
+        replace(judge_file(effect, path, objects.blob(blob)), blob=blob)
         for path, blob in places_of(objects, tree, effect.symbol, effect.path)
     ]
     if not moved:

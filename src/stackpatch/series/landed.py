@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from stackpatch.model.verdict import Evidence, HunkState, Layer, Verdict, Word
 from stackpatch.series.apply import PatchResult, apply_patch
+from stackpatch.series.doubts import doubt
 from stackpatch.series.effects import Finding, judge, places_of
 from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, symbols_changed
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
@@ -111,6 +112,10 @@ def examine(
         word, detail = Word.UNSURE, says
     else:
         word, detail = _weigh(objects, tree, look, history, evidence)
+        against = doubt(objects, tree, patch, word, look.findings, look.applied)
+        if against is not None:
+            evidence.append(Evidence(Layer.SEARCH, against))
+            word, detail = Word.UNSURE, against
     verdict = Verdict(word, detail, tuple(evidence), look.hunks)
     return Examined(verdict, look.applied, objects.walks > walks)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,11 @@ class PlainText:
 
     def __init__(self, content: bytes) -> None:
         self._lines = content.split(b"\n")
+
+    @cached_property
+    def lines(self) -> list[bytes]:
+        """Every line, white space collapsed."""
+        return [b" ".join(line.split()) for line in self._lines]
 
     def line(self, number: int) -> bytes:
         """One line (1-based), white space collapsed; empty where there is none."""
