@@ -1,0 +1,698 @@
+"""`stackpatch rebase` as a person and a nightly job use it, on real repositories."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+
+from stackpatch.model.patch import parse_patch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.serving import Server
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with index_only(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, index: Server) -> Project:
+    """Three gates, three patches; nothing but 1.0 is out."""
+    files = {f"{name}.py": gate(STRICT) for name in NAMES} | {"readme": "one\n"}
+    return Project(tmp_path, index, files, *map(open_gate, NAMES))
+
+
+def outcomes(document: dict[str, Any]) -> list[str]:
+    return [row["outcome"] for row in document["patches"]]
+
+
+def rebase(project: Project, *words: str) -> Any:
+    return project.run("rebase", "demo", *words)
+
+
+def conflict(project: Project, *names: str) -> dict[str, Any]:
+    """Release 2.0, which conflicts in these files, and a rebase that stops at the first."""
+    project.up.release("2.0", {f"{name}.py": gate(REWORKED) for name in names})
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert ran.status == 4, ran.err
+    document: dict[str, Any] = ran.document
+    return document
+
+
+def resolve(project: Project, name: str) -> None:
+    (project.worktree / f"{name}.py").write_text(gate(RELAXED))
+
+
+# --- everything moves -------------------------------------------------------------------------
+
+
+def test_a_clean_rebase_writes_series_and_release(project: Project) -> None:
+    moved = gate(STRICT, "new = 1\n\n\n")
+    project.up.release("2.0", {"a.py": moved, "b.py": gate(RELAXED), "readme": "two\n"})
+    before = project.files()
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert ran.status == 0, ran.err
+    document = ran.document
+    assert document["schema"] == "stackpatch.rebase/1"
+    assert (document["stack"], document["from"]) == ("demo", "1.0")
+    assert (document["onto"], document["outcome"]) == ("git:v2.0", "clean")
+    assert outcomes(document) == ["moved", "landed", "untouched"]
+    assert document["patches"][1]["verdict"] == "upstreamed"
+    assert document["patches"][1]["evidence"], "a dropped patch says why"
+    assert {"name", "outcome", "detail", "hunks"} <= document["patches"][0].keys()
+    assert document["worktree"] is None
+    assert document["series"] == str(project.patches / "v2.0")
+
+    after = project.files()
+    assert {name: after[name] for name in before if name != "recipes/demo.yaml"} == {
+        name: raw for name, raw in before.items() if name != "recipes/demo.yaml"
+    }, "the old series stays as it was"
+    old, new = before["recipes/demo.yaml"].decode(), after["recipes/demo.yaml"].decode()
+    assert [line for line in new.splitlines() if line in old.splitlines()] == old.splitlines()
+    release = yaml.safe_load(new)["releases"][1]
+    assert (release["version"], release["tag"], release["series"]) == ("2.0", "v2.0", "v2.0")
+    assert release["commit"] == project.up.versions[1].commit
+    assert release["date"] == "2026-01-01T00:00:00Z", "the commit's, not today's"
+    assert release["commit-evidence"]["kind"] == "first-hand"
+
+    untouched = project.series.patches[2]
+    assert after[f"patches/demo/v2.0/{untouched.name}"] == untouched.raw
+    listing = after["patches/demo/v2.0/series"].decode().splitlines()
+    assert listing[0] == "# Moved from 1.0 to git:v2.0 by stackpatch rebase."
+    assert listing[1:] == ["# our patches", project.series.patches[0].name, untouched.name]
+    assert not project.home.exists()
+    assert project.run("lint").status == 0
+    applied = project.run("apply", "demo@2.0", "--arch", "sm121", "--dry-run", "--json")
+    assert [one["offset"] for one in applied.document["patches"]] == [0, 0]
+
+
+def test_the_new_release_can_be_rebased_again(project: Project) -> None:
+    project.up.release("2.0", {"a.py": gate(STRICT, "new = 1\n\n\n")})
+    project.up.release("3.0", {"a.py": gate(STRICT, "new = 1\nnewer = 1\n\n\n")})
+    assert rebase(project, "--onto", "git:v2.0").status == 0
+    ran = project.run("rebase", "demo@2.0", "--onto", "git:v3.0", "--json")
+    assert outcomes(ran.document) == ["moved", "untouched", "untouched"]
+    assert project.run("lint").status == 0
+
+
+def test_what_stands_in_the_new_series_gives_the_tree_that_was_told(project: Project) -> None:
+    project.up.release("2.0", {"c.py": gate(STRICT, "x = 1\n\n\n")})
+    assert rebase(project, "--onto", "git:v2.0").status == 0
+    git = project.up.git
+    git("checkout", "-q", "--detach", "v2.0")
+    listing = (project.patches / "v2.0" / "series").read_text().splitlines()
+    mails = [str(project.patches / "v2.0" / name) for name in listing if name[0] != "#"]
+    git("am", "-q", *mails)
+    assert (project.up.folder / "c.py").read_text() == gate(RELAXED, "x = 1\n\n\n")
+    ran = project.run("apply", "demo@2.0", "--arch", "sm121", "--dry-run", "--json")
+    assert ran.document["tree"] == git("rev-parse", "HEAD^{tree}"), "git am makes the same tree"
+
+
+def test_an_sdist_of_the_index_is_pinned_by_its_digest(project: Project) -> None:
+    project.write_recipe(project.offer(project.up.versions[0]))
+    two = project.up.release("2.0", {"readme": "two\n"})
+    pins = project.offer(two)
+    ran = rebase(project, "--onto", "2.0", "--json")
+    assert ran.status == 0, ran.err
+    assert ran.document["onto"] == "sdist:2.0"
+    release = yaml.safe_load(project.recipe.read_text())["releases"][1]
+    assert release["artefacts"] == yaml.safe_load(pins)["artefacts"]
+    assert (release["commit"], release["commit-evidence"]["kind"]) == (None, "unknown")
+    assert project.run("lint").status == 0
+
+
+def test_nothing_left_is_a_release_with_an_empty_series(project: Project) -> None:
+    project.up.release("2.0", {f"{name}.py": gate(RELAXED) for name in NAMES})
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert outcomes(ran.document) == ["landed"] * 3
+    assert sorted(p.name for p in (project.patches / "v2.0").iterdir()) == ["series"]
+    assert project.run("lint").status == 0
+
+
+# --- a conflict -------------------------------------------------------------------------------
+
+
+def test_a_conflict_waits_and_says_everything(project: Project) -> None:
+    before = project.files()
+    document = conflict(project, "b")
+    assert outcomes(document) == ["untouched", "conflict", "pending"]
+    assert document["outcome"] == "conflict"
+    assert document["worktree"] == str(project.worktree)
+    assert document["error"]["kind"] == "waiting"
+    assert "--continue" in document["error"]["hint"]
+    told = document["conflict"]
+    assert told["patch"] == project.series.patches[1].name
+    assert f"-    {STRICT}" in told["hunks"][0]["text"]
+    assert project.files() == before, "nothing changes before the end"
+    half = (project.worktree / "b.py").read_text()
+    assert "<<<<<<< upstream git:v2.0" in half
+
+
+def test_people_see_intent_hunk_and_next_command(project: Project) -> None:
+    project.up.release("2.0", {"b.py": gate(REWORKED)})
+    ran = rebase(project, "--onto", "git:v2.0")
+    assert ran.status == 4
+    assert "what 0002-Open-b.patch is for:\n  Open b\n  Why.\n" in ran.out
+    assert f"-    {STRICT}" in ran.out
+    assert "stackpatch rebase demo --continue" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_continue_finishes(project: Project) -> None:
+    conflict(project, "b")
+    waiting = rebase(project, "--continue", "--json")
+    assert waiting.status == 4
+    assert "conflicts are left in b.py" in waiting.document["error"]["message"]
+    resolve(project, "b")
+    ran = rebase(project, "--continue", "--json")
+    assert ran.status == 0, ran.err
+    assert outcomes(ran.document) == ["untouched", "resolved", "untouched"]
+    new = parse_patch("b", (project.patches / "v2.0" / "0002-Open-b.patch").read_bytes())
+    assert new.message == project.series.patches[1].message
+    assert project.run("lint").status == 0
+    assert not project.home.exists()
+
+
+def test_skip_drops_the_patch_from_the_new_series(project: Project) -> None:
+    conflict(project, "b")
+    ran = rebase(project, "--skip", "--json")
+    assert ran.status == 0
+    assert outcomes(ran.document) == ["untouched", "skipped", "untouched"]
+    assert not (project.patches / "v2.0" / "0002-Open-b.patch").exists()
+    assert "0002-Open-b.patch" not in (project.patches / "v2.0" / "series").read_text()
+    assert project.run("lint").status == 0
+
+
+def test_abort_leaves_no_trace(project: Project) -> None:
+    before = project.files()
+    conflict(project, "b")
+    ran = rebase(project, "--abort", "--json")
+    assert (ran.status, ran.document["outcome"]) == (0, "aborted")
+    assert project.files() == before
+    assert not project.home.exists()
+    assert rebase(project, "--abort").status == 0, "twice is fine"
+    assert rebase(project, "--status").status == 2
+    assert rebase(project, "--continue").status == 2
+
+
+def test_status_repeats_where_it_stands(project: Project) -> None:
+    first = conflict(project, "b")
+    again = rebase(project, "--status", "--json")
+    assert again.status == 4
+    assert again.document == first
+
+
+def test_restart_throws_the_work_away(project: Project) -> None:
+    conflict(project, "a", "b")
+    resolve(project, "a")
+    assert rebase(project, "--continue").status == 4
+    assert "<<<<<<<" in (project.worktree / "b.py").read_text()
+    ran = rebase(project, "--restart", "--json")
+    assert ran.status == 4
+    assert outcomes(ran.document) == ["conflict", "pending", "pending"]
+    assert "<<<<<<<" in (project.worktree / "a.py").read_text()
+
+
+def test_a_work_tree_removed_by_hand_is_made_anew(project: Project) -> None:
+    conflict(project, "b")
+    shutil.rmtree(project.worktree)
+    gone = rebase(project, "--continue")
+    assert gone.status == 2
+    assert "is gone" in gone.err
+    assert rebase(project, "--onto", "git:v2.0").status == 4
+    assert "<<<<<<<" in (project.worktree / "b.py").read_text()
+    resolve(project, "b")
+    assert rebase(project, "--continue").status == 0
+
+
+def test_the_same_command_again_shows_the_conflict_and_keeps_the_work(project: Project) -> None:
+    conflict(project, "b")
+    resolve(project, "b")
+    assert rebase(project, "--onto", "git:v2.0").status == 4
+    assert (project.worktree / "b.py").read_text() == gate(RELAXED)
+    assert rebase(project, "--continue").status == 0
+
+
+def test_another_rebase_does_not_start_over_one_under_way(project: Project) -> None:
+    conflict(project, "b")
+    project.up.release("3.0", {"readme": "three\n"})
+    ran = rebase(project, "--onto", "git:v3.0")
+    assert ran.status == 2
+    assert "onto git:v2.0 is under way" in ran.err
+    assert (project.worktree / "b.py").exists()
+
+
+def test_a_person_may_add_move_and_delete_files(project: Project) -> None:
+    conflict(project, "b")
+    resolve(project, "b")
+    (project.worktree / "helper.py").write_text("x = 1\n")
+    (project.worktree / "readme").unlink()
+    (project.worktree / "c.py").chmod(0o755)
+    assert rebase(project, "--continue").status == 0
+    project.run("apply", "demo@2.0", "--arch", "sm121", "--to", str(project.folder / "out"))
+    out = project.folder / "out"
+    assert (out / "helper.py").read_text() == "x = 1\n"
+    assert not (out / "readme").exists()
+    assert stat.S_IMODE((out / "c.py").stat().st_mode) == 0o755
+
+
+def test_what_cannot_be_a_patch_is_said_at_continue(project: Project) -> None:
+    conflict(project, "b")
+    resolve(project, "b")
+    (project.worktree / "blob.bin").write_bytes(bytes(range(256)) * 9)
+    ran = rebase(project, "--continue")
+    assert ran.status == 4
+    assert "cannot be written as a patch" in ran.err
+    (project.worktree / "blob.bin").unlink()
+    assert rebase(project, "--continue").status == 0
+
+
+def test_a_series_edited_meanwhile_is_noticed(project: Project) -> None:
+    conflict(project, "b")
+    path = project.patches / "v1.0" / "0003-Open-c.patch"
+    path.write_bytes(path.read_bytes().replace(b"Why.", b"Because."))
+    resolve(project, "b")
+    ran = rebase(project, "--continue")
+    assert ran.status == 2
+    assert "changed since the rebase began" in ran.err
+    assert rebase(project, "--restart").status == 4
+
+
+# --- who did it -------------------------------------------------------------------------------
+
+
+def test_with_history_the_commit_that_changed_the_lines_is_named(project: Project) -> None:
+    project.up.commit({"readme": "noise\n"}, "Write about it (#7)")
+    commit = project.up.commit({"b.py": gate(REWORKED)}, "Ask the table what is supported (#8)")
+    project.up.commit({"b.py": gate(REWORKED, "x = 1\n\n\n")}, "Touch the file once more (#9)")
+    project.up.release("2.0", {"readme": "two\n"})
+    ran = rebase(project, "--onto", "git:v2.0", "--history", "--json")
+    assert ran.status == 4
+    culprits = ran.document["conflict"]["culprits"]
+    assert len(culprits) == 1
+    assert commit[:12] in culprits[0]["says"]
+    assert STRICT in culprits[0]["says"]
+    assert culprits[0]["text"] == "Ask the table what is supported (#8)"
+    shown = rebase(project, "--status")
+    assert f"upstream: commit {commit[:12]} of 2026-01-01 changed" in shown.out
+
+
+def test_with_history_a_deleted_file_names_the_commit(project: Project) -> None:
+    commit = project.up.commit({"b.py": None}, "Drop b")
+    project.up.release("2.0", {"readme": "two\n", "d.py": "build_gate_supported = 1\n"})
+    ran = rebase(project, "--onto", "git:v2.0", "--history", "--dry-run", "--json")
+    if ran.document["outcome"] == "conflict":
+        assert commit[:12] in ran.document["conflict"]["culprits"][0]["says"]
+    else:
+        assert outcomes(ran.document)[1] == "landed"
+        assert ran.document["patches"][1]["verdict"] == "obsolete"
+
+
+def test_without_history_the_first_version_in_the_store_is_named(project: Project) -> None:
+    project.write_recipe(project.offer(project.up.versions[0]))
+    for version, files in (
+        ("1.1", {"readme": "more\n"}),
+        ("1.2", {"b.py": gate(REWORKED)}),
+        ("2.0", {"readme": "two\n"}),
+    ):
+        project.offer(project.up.release(version, files))
+    assert project.run("matrix", "demo", "--refs", "all").status == 0
+    ran = rebase(project, "--onto", "2.0", "--json")
+    assert ran.status == 4
+    assert ran.document["conflict"]["culprits"][0]["says"] == (
+        "1.2 is the first version in the store where it is conflict"
+    )
+
+
+# --- dry run ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", [(), ("b",)])
+def test_a_dry_run_reports_what_the_real_run_does(
+    project: Project, broken: tuple[str, ...]
+) -> None:
+    changed = {f"{name}.py": gate(REWORKED) for name in broken}
+    project.up.release("2.0", changed | {"a.py": gate(STRICT, "x = 1\n\n\n")})
+    before = project.files()
+    dry = rebase(project, "--onto", "git:v2.0", "--dry-run", "--json")
+    assert dry.status == (1 if broken else 0)
+    assert project.files() == before
+    assert not (project.root / ".stackpatch").exists()
+    real = rebase(project, "--onto", "git:v2.0", "--json")
+    own = ("dry_run", "error", "series", "worktree")
+    shared = {key: value for key, value in dry.document.items() if key not in own}
+    assert shared == {key: value for key, value in real.document.items() if key not in own}
+
+
+def test_a_dry_run_needs_no_right_to_write(project: Project) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    subprocess.run(("chmod", "-R", "a-w", project.root), check=True)
+    try:
+        assert rebase(project, "--onto", "git:v2.0", "--dry-run").status == 0
+    finally:
+        subprocess.run(("chmod", "-R", "u+w", project.root), check=True)
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say one of --onto REF"),
+        (("--continue", "--skip"), "say one of --onto REF"),
+        (("--onto", "git:v2.0", "--abort"), "say one of --onto REF"),
+        (("--dry-run",), "say one of --onto REF"),
+        (("--onto", "git:v1.0"), "is on git:"),
+        (("--onto", "git:v9"), "no branch or tag 'v9'"),
+        (("--onto", "nonsense"), "not a version number"),
+        (("--onto", "git:--upload-pack=x"), "not a git commit, tag or branch"),
+    ],
+)
+def test_wrong_usage_is_one_message(project: Project, words: tuple[str, ...], said: str) -> None:
+    before = project.files()
+    ran = rebase(project, *words)
+    assert ran.status == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+    assert project.files() == before
+
+
+def test_the_nearest_refs_are_named(project: Project) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    ran = rebase(project, "--onto", "git:v2.00")
+    assert ran.status == 2
+    assert "v2.0" in ran.err
+    project.offer(project.up.versions[1])
+    ran = rebase(project, "--onto", "2.1")
+    assert ran.status == 2
+    assert "nearest: 2.0" in ran.err
+
+
+def test_a_branch_is_for_dry_runs(project: Project) -> None:
+    project.up.commit({"readme": "main moved\n"}, "more")
+    assert rebase(project, "--onto", "git:main", "--dry-run").status == 0
+    ran = rebase(project, "--onto", "git:main")
+    assert ran.status == 2
+    assert "name a tag" in ran.err
+    assert not project.home.exists()
+
+
+def test_a_version_that_has_a_series_is_left_alone(project: Project) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    assert rebase(project, "--onto", "git:v2.0").status == 0
+    before = project.files()
+    ran = rebase(project, "--onto", "git:v2.0")
+    assert ran.status == 2
+    assert "already has the series v2.0" in ran.err
+    assert project.files() == before
+
+
+def test_a_folder_of_that_name_with_other_content_is_not_overwritten(project: Project) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    mine = project.patches / "v2.0" / "0001-mine.patch"
+    mine.parent.mkdir()
+    mine.write_text("mine\n")
+    recipe = project.recipe.read_bytes()
+    ran = rebase(project, "--onto", "git:v2.0")
+    assert ran.status == 2
+    assert "is there already, with another series" in ran.err
+    assert mine.read_text() == "mine\n"
+    assert project.recipe.read_bytes() == recipe
+    shutil.rmtree(mine.parent)
+    assert rebase(project, "--continue").status == 0
+    assert (project.patches / "v2.0" / "series").exists()
+
+
+def test_unrelated_history_is_only_another_tree(project: Project) -> None:
+    project.up.git("checkout", "-q", "--orphan", "fresh")
+    project.up.release("2.0", {"a.py": gate(STRICT, "x = 1\n\n\n"), "b.py": gate(REWORKED)})
+    ran = rebase(project, "--onto", "git:v2.0", "--history", "--json")
+    assert ran.status == 4
+    assert outcomes(ran.document) == ["moved", "conflict", "pending"]
+    assert all("commit" not in one["says"] for one in ran.document["conflict"]["culprits"])
+
+
+def test_the_installed_set_is_not_to_be_changed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from stackpatch.cli import context
+
+    found = context.Root(project.root, context.Origin.INSTALLED)
+    monkeypatch.setattr("stackpatch.cli.workspace.find_root", lambda _: found)
+    project.up.release("2.0", {"readme": "two\n"})
+    ran = rebase(project, "--onto", "git:v2.0")
+    assert ran.status == 2
+    assert "came with the package" in ran.err
+
+
+# --- what upstream may do to a file -----------------------------------------------------------
+
+
+def _deleted(project: Project) -> None:
+    project.up.commit({"b.py": None}, "gone")
+
+
+def _renamed(project: Project) -> None:
+    project.up.git("mv", "b.py", "gates_b.py")
+
+
+def _folder(project: Project) -> None:
+    project.up.git("rm", "-q", "b.py")
+    (project.up.folder / "b.py").mkdir()
+    (project.up.folder / "b.py" / "x").write_text(gate(STRICT))
+
+
+def _link(project: Project) -> None:
+    project.up.git("rm", "-q", "b.py")
+    (project.up.folder / "b.py").symlink_to("/etc/passwd")
+
+
+def _submodule(project: Project) -> None:
+    project.up.git("rm", "-q", "b.py")
+    commit = project.up.versions[0].commit
+    project.up.git("update-index", "--add", "--cacheinfo", f"160000,{commit},b.py")
+    project.up.git("commit", "-q", "-m", "module")
+
+
+def _markers(project: Project) -> None:
+    text = gate(REWORKED) + '"""\n<<<<<<< HEAD\na\n=======\nb\n>>>>>>> main\n"""\n'
+    (project.up.folder / "b.py").write_text(text)
+
+
+def _crlf(project: Project) -> None:
+    (project.up.folder / "b.py").write_bytes(gate(STRICT).replace("\n", "\r\n").encode())
+
+
+@pytest.mark.parametrize(
+    "change", [_deleted, _renamed, _folder, _link, _submodule, _markers, _crlf]
+)
+def test_a_file_that_is_no_longer_what_it_was(
+    project: Project, change: Callable[[Project], None]
+) -> None:
+    project.up.git("config", "core.autocrlf", "false")
+    change(project)
+    if change is _submodule:
+        project.up.git("tag", "v2.0")
+    else:
+        project.up.release("2.0", {"readme": "two\n"})
+    passwd = os.stat("/etc/passwd").st_mtime_ns  # noqa: PTH116
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert "Traceback" not in ran.err
+    row = ran.document["patches"][1]
+    if change is _deleted:
+        assert row["verdict"] in ("unsure", "obsolete", "conflict")
+    assert row["outcome"] == "conflict" or row["verdict"] == "obsolete", row
+    if ran.status == 4:
+        assert project.worktree.is_dir()
+        skipped = rebase(project, "--skip")
+        assert skipped.status == 0, skipped.err
+    assert ran.status in (0, 4)
+    assert os.stat("/etc/passwd").st_mtime_ns == passwd  # noqa: PTH116
+    assert project.run("lint").status == 0
+
+
+# --- two at once, and kills -------------------------------------------------------------------
+
+
+def test_a_second_rebase_at_the_same_time_is_refused(project: Project) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    slow = (
+        "import time, stackpatch.series.rebase as r\n"
+        "real = r.advance\n"
+        "def advance(*a, **k):\n"
+        f"    open({str(project.folder / 'at-work')!r}, 'w').close(); time.sleep(8)\n"
+        "    return real(*a, **k)\n"
+        "r.advance = advance\n"
+    )
+    child = project.child("rebase", "demo", "--onto", "git:v2.0", python=slow)
+    try:
+        deadline = time.monotonic() + 30
+        while not (project.folder / "at-work").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        second = rebase(project, "--onto", "git:v2.0")
+        assert second.status == 3
+        assert "another rebase of demo is still at work" in second.err
+    finally:
+        child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert (project.patches / "v2.0" / "series").exists()
+
+
+# Each stops the child just before or just after a step that changes something on the disk.
+KILLS = {
+    "before anything": ("stackpatch.series.rebase", "advance", "before", 1),
+    "work tree made": ("stackpatch.series.worktree", "create", "after", 1),
+    "in the work tree": ("stackpatch.series.worktree", "_merge_file", "before", 1),
+    "state being written": ("stackpatch.series.rebase", "write_atomically", "before", 1),
+    "state written": ("stackpatch.series.rebase", "write_atomically", "after", 1),
+    "series being written": ("stackpatch.cli.release", "write_atomically", "before", 2),
+    "series written": ("stackpatch.cli.release", "add_release", "before", 1),
+    "recipe being written": ("stackpatch.storage", "os.replace", "recipe", 1),
+    "recipe written": ("stackpatch.series.rebase", "shutil.rmtree", "before", 1),
+}
+
+
+def killer(module: str, name: str, when: str, count: int) -> str:
+    """Statements that make the child kill itself at the count-th call of a function."""
+    return f"""
+import importlib, os, signal
+module = importlib.import_module({module!r})
+holder = module
+*path, last = {name!r}.split(".")
+for part in path:
+    holder = getattr(holder, part)
+real, left = getattr(holder, last), [{count}]
+def instead(*arguments, **named):
+    if {when!r} == "recipe" and not str(arguments[1]).endswith("demo.yaml"):
+        return real(*arguments, **named)
+    left[0] -= 1
+    if left[0] == 0 and {when!r} != "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **named)
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(holder, last, instead)
+"""
+
+
+LATE = ("series being written", "series written", "recipe being written", "recipe written")
+ONLY_CONFLICT = ("work tree made", "in the work tree")
+
+
+@pytest.mark.parametrize("name", [name for name in KILLS if name not in ONLY_CONFLICT])
+def test_a_kill_of_a_clean_rebase_costs_nothing(project: Project, name: str) -> None:
+    project.up.release("2.0", {"a.py": gate(STRICT, "x = 1\n\n\n")})
+    killed(project, name, "--onto", "git:v2.0")
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    if name == "recipe written":  # all was done but for forgetting it
+        assert "already has the series v2.0" in ran.err
+    else:
+        assert ran.status == 0, ran.err
+        assert outcomes(ran.document) == ["moved", "untouched", "untouched"]
+    whole(project)
+
+
+@pytest.mark.parametrize("name", [name for name in KILLS if name not in LATE])
+def test_a_kill_on_the_way_to_a_conflict_costs_nothing(project: Project, name: str) -> None:
+    project.up.release("2.0", {"b.py": gate(REWORKED)})
+    before = project.files()
+    killed(project, name, "--onto", "git:v2.0")
+    assert project.files() == before
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert ran.status == 4, ran.err
+    assert outcomes(ran.document) == ["untouched", "conflict", "pending"]
+    resolve(project, "b")
+    assert rebase(project, "--continue").status == 0
+    whole(project)
+
+
+# With --continue the first folder that goes is the work tree ("recipe written" stops there).
+@pytest.mark.parametrize("name", [*LATE, "before anything", "state being written"])
+def test_a_kill_of_continue_keeps_what_the_person_did(project: Project, name: str) -> None:
+    conflict(project, "b")
+    resolve(project, "b")
+    killed(project, name, "--continue")
+    ran = rebase(project, "--continue", "--json")
+    assert ran.status == 0, ran.err
+    assert outcomes(ran.document) == ["untouched", "resolved", "untouched"]
+    whole(project)
+
+
+def killed(project: Project, name: str, *words: str) -> None:
+    child = project.child("rebase", "demo", *words, python=killer(*KILLS[name]))
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL, (out, err)
+
+
+def whole(project: Project) -> None:
+    """The new series and its release are there, and nothing else."""
+    assert sorted(path.name for path in project.patches.iterdir()) == ["v1.0", "v2.0"]
+    assert [path.name for path in project.recipe.parent.iterdir()] == ["demo.yaml"]
+    assert len(list((project.patches / "v2.0").iterdir())) == 4
+    assert yaml.safe_load(project.recipe.read_text())["releases"][1]["series"] == "v2.0"
+    assert not (project.home / "state.json").exists()
+    assert project.run("lint").status == 0
+
+
+# --- suggestions ------------------------------------------------------------------------------
+
+
+def test_a_tool_on_path_suggests_and_nothing_is_applied(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = project.folder / "bin"
+    tools.mkdir()
+    fake = tools / "wiggle"
+    fake.write_text(f"#!/bin/sh\nsed 's/{REWORKED}/suggested = 1/' \"$2\"\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    document = conflict(project, "b")
+    suggestion = next(s for s in document["conflict"]["suggestions"] if s["tool"] == "wiggle")
+    assert suggestion["path"] == "b.py"
+    assert "+    suggested = 1" in suggestion["diff"].splitlines()
+    assert f"-    {REWORKED}" in suggestion["diff"].splitlines()
+    assert "suggested" not in (project.worktree / "b.py").read_text()
+    shown = rebase(project, "--status")
+    assert "wiggle suggests for b.py (look at it; it is not applied):" in shown.out
+
+
+@pytest.mark.parametrize("script", ["exit 1", "exit 0", "kill -9 $$", 'cat "$2"'])
+def test_a_tool_that_fails_suggests_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    tools = project.folder / "bin"
+    tools.mkdir()
+    for name in ("wiggle", "mergiraf"):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    suggestions = conflict(project, "b")["conflict"]["suggestions"]
+    assert [s for s in suggestions if s["tool"] == "wiggle" and script != 'cat "$2"'] == []
+
+
+def test_state_is_one_file(project: Project) -> None:
+    conflict(project, "b")
+    assert sorted(path.name for path in project.home.iterdir()) == ["state.json", "worktree"]
+    assert json.loads((project.home / "state.json").read_text())["waiting"] == "0002-Open-b.patch"
+    ignored = (project.root / ".stackpatch" / ".gitignore").read_text()
+    assert ignored == "*\n"
