@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -143,7 +143,7 @@ def parse_symbols(path: str, content: bytes) -> Symbols:
     lines = content.count(b"\n") + (not content.endswith(b"\n"))
     if language is None:
         return Symbols(None, (), (), lines)
-    root = _grammar(language).parse(content)
+    root = _root(language, content)
     symbols: list[Symbol] = []
     seen: dict[tuple[str, str], int] = {}
     for symbol in _symbols(language, root):
@@ -160,8 +160,7 @@ def remarks(path: str, content: bytes) -> list[tuple[int, int]]:
     language = language_of(path)
     if language is None:
         return []
-    grammar = _grammar(language)
-    found = grammar.captures(grammar.parse(content), _REMARKS[language])
+    found = _grammar(language).captures(_root(language, content), _REMARKS[language])
     return [(node.start_byte, node.end_byte) for node in found]
 
 
@@ -227,6 +226,12 @@ class _Grammar:
 @cache
 def _grammar(language: Language) -> _Grammar:
     return _Grammar(language)
+
+
+@lru_cache(maxsize=16)
+def _root(language: Language, content: bytes) -> Node:
+    """The parsed file. Symbols and remarks of one file are asked for one after the other."""
+    return _grammar(language).parse(content)
 
 
 def _symbols(language: Language, root: Node) -> Iterator[Symbol]:
