@@ -189,8 +189,8 @@ def packages() -> Finding:
 # For each grammar, a line in which only a parser for that language finds a function.
 _SAMPLES = {
     "python": b"def f():\n    pass\n",
-    "cpp": b"template <class T> int f(T x) { return 0; }\n",
-    "cuda": b"__global__ void f(int *x) { x[threadIdx.x] = 0; }\n",
+    # C and C++ are read with the CUDA grammar too.
+    "cuda": b"template <class T> __global__ void f(T *x) { x[threadIdx.x] = 0; }\n",
 }
 
 
