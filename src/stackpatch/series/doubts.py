@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
-from stackpatch.series.effects import judge, places_of
+from stackpatch.series.effects import judge
 from stackpatch.series.hunk_states import made_on, patched, symbol_of
 from stackpatch.series.placement import Side
+from stackpatch.series.symbols import language_of
 from stackpatch.series.twins import headings
+from stackpatch.series.whereabouts import places_of
 from stackpatch.sources.objects import EXECUTABLE, REGULAR, SUBMODULE, SYMLINK
 
 if TYPE_CHECKING:
@@ -131,6 +133,8 @@ def _against_upstreamed(
         for ground in grounds:
             yield from _reworded(ground)
             yield from _in_a_helper(objects, tree, ground)
+            if not findings:
+                yield from _in_another_file(objects, tree, ground)
     for file in patch.files:
         if file.change is Change.DELETE:
             yield from _moved(objects, tree, file)
@@ -217,6 +221,18 @@ def _in_a_helper(objects: Objects, tree: str, ground: _Ground) -> Iterator[str]:
                     inside = side.plain.lines[symbol.first - 1 : symbol.last]
                     if any(line in inside for line in lines):
                         yield f"what it removes now stands in {helper} in {path}"
+
+
+def _in_another_file(objects: Objects, tree: str, ground: _Ground) -> Iterator[str]:
+    """A removed line anywhere else: without an `Effect:`, nothing tells it from the one meant."""
+    lines = {line for _, line in _removed(ground)}
+    language = ground.target.symbols.language
+    for path, entry in objects.walk(tree):
+        if path != ground.file.path and language_of(path) is language:
+            content = objects.blob(entry.id) if entry.mode in (REGULAR, EXECUTABLE) else b""
+            if any(line.split()[0] in content for line in lines):
+                for line in sorted(lines & set(Side(path, content).plain.lines)):
+                    yield f"{_text(line)!r}, which it removes, stands in {path}"
 
 
 def _stranger(objects: Objects, patch: Patch, finding: Finding) -> Iterator[str]:

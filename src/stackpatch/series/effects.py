@@ -6,7 +6,6 @@ neither that its text is there nor, for `!`, that it is gone.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -16,7 +15,7 @@ from stackpatch.errors import InputError
 from stackpatch.model.trailers import compile_pattern
 from stackpatch.series.plain import PlainText, plain_text
 from stackpatch.series.symbols import Symbol, Symbols, parse_symbols
-from stackpatch.sources.objects import EXECUTABLE, REGULAR
+from stackpatch.series.whereabouts import places_of
 
 if TYPE_CHECKING:
     import regex
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
 
 # Long enough for any sensible pattern on a whole file, short enough that a person waits for it.
 PATTERN_SECONDS = 2.0
-_SUFFIX_GROUPS = (
-    frozenset((".py", ".pyi")),
-    frozenset(
-        (".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hh", ".hpp", ".hxx", ".inl", ".inc")
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,46 +128,3 @@ def _parsed(suffix: str, content: bytes) -> tuple[Symbols, PlainText]:
 @lru_cache(maxsize=256)
 def _compiled(pattern: str) -> regex.Pattern[str]:
     return compile_pattern(pattern)
-
-
-def places_of(objects: Objects, tree: str, symbol: str, path: str) -> list[tuple[str, str]]:
-    """Other files of `path`'s language that define the symbol: path and blob id, nearest first."""
-    if symbol in ("*", ""):
-        return []
-    # Every part of a qualified name stands in the file that defines it; few files have them all.
-    words = tuple(re.findall(r"\w+", symbol))
-    suffix = PurePosixPath(path).suffix.lower()
-    group = next((g for g in _SUFFIX_GROUPS if suffix in g), frozenset((suffix,)))
-    found = []
-    for other, entry in objects.walk(tree):
-        if other == path or PurePosixPath(other).suffix.lower() not in group:
-            continue
-        if entry.mode not in (REGULAR, EXECUTABLE) or not _mentions(objects, entry.id, words):
-            continue
-        if parse_symbols(other, objects.blob(entry.id)).named(symbol):
-            found.append((other, entry.id))
-    parts = path.split("/")
-
-    def distance(item: tuple[str, str]) -> tuple[int, str]:
-        shared = 0
-        for one, other in zip(parts, item[0].split("/"), strict=False):
-            if one != other:
-                break
-            shared += 1
-        return -shared, item[0]
-
-    return sorted(found, key=distance)
-
-
-_mentioned: dict[tuple[str, tuple[str, ...]], bool] = {}
-
-
-def _mentions(objects: Objects, blob: str, words: tuple[str, ...]) -> bool:
-    known = _mentioned.get((blob, words))
-    if known is None:
-        content = objects.blob(blob)
-        known = _mentioned[blob, words] = all(
-            word.encode() in content and re.search(rf"\b{word}\b".encode(), content)
-            for word in words
-        )
-    return known

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from stackpatch.model.verdict import Evidence, HunkState, Layer, Verdict, Word
 from stackpatch.series.apply import PatchResult, apply_patch
 from stackpatch.series.doubts import doubt
-from stackpatch.series.effects import Finding, judge, places_of
+from stackpatch.series.effects import Finding, judge
 from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, symbols_changed
+from stackpatch.series.whereabouts import places_of
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
 
 if TYPE_CHECKING:
@@ -137,6 +138,10 @@ def _weigh(
     if look.all_landed and recorded:
         return Word.UPSTREAMED, "identical"
     if look.applied.applied:
+        # A symbol that is nowhere, and that the patch itself defines, is an effect not there yet.
+        after = [judge(objects, look.applied.tree, finding.effect) for finding in look.undecided]
+        if all(f.symbol is None for f in look.undecided) and all(f.holds for f in after):
+            return Word.NEEDED, _where(look.applied)
         return Word.UNSURE, "it applies, but an Effect names a symbol that is not there"
     return _weigh_lost(objects, tree, look, evidence)
 
@@ -272,6 +277,8 @@ def _of_apply(look: _Look) -> list[Evidence]:
     found: list[Evidence] = []
     for file in look.applied.files:
         found += [_of_placed(file.path, placed) for placed in file.placed]
+        if not file.placed:
+            found.append(Evidence(Layer.APPLY, f"{file.change.value} applies", file.path))
     for failure in look.applied.failures:
         line = failure.candidates[0][0] if failure.candidates else None
         symbol = failure.candidates[0][1] if failure.candidates else failure.expected
