@@ -19,9 +19,12 @@ def data() -> bytes:
     return (GPU / "13.0-sm_121a.cubin").read_bytes()
 
 
+WANTED = (b".note.nv.tkinfo", b".nv.compat", b".shstrtab", b".nv.info", b".no.such")
+
+
 def names(content: bytes) -> list[str]:
-    view = memoryview(content)
-    return [section.name.decode() for section in elf.sections(view, elf.header(content))]
+    found = elf.find_sections(memoryview(content), elf.header(content), WANTED)
+    return [section.name.decode() for group in found.values() for section in group]
 
 
 def patched(content: bytes, at: int, form: str, value: int) -> bytes:
@@ -31,10 +34,7 @@ def patched(content: bytes, at: int, form: str, value: int) -> bytes:
 
 
 def test_the_sections_of_a_real_cubin() -> None:
-    found = names(data())
-    assert ".note.nv.tkinfo" in found
-    assert ".nv.compat" in found
-    assert found[0] == ""
+    assert names(data()) == [".shstrtab", ".note.nv.tkinfo", ".nv.info", ".nv.compat"]
     assert elf.is_cuda(data()[:64])
     assert not elf.is_cuda(b"\x7fELF" + bytes(60))
 
@@ -43,10 +43,24 @@ def test_content_is_what_the_section_holds() -> None:
     content = data()
     head = elf.header(content)
     view = memoryview(content)
-    notes = [s for s in elf.sections(view, head) if s.name == b".note.nv.tkinfo"]
+    (notes,) = elf.find_sections(view, head, [b".note.nv.tkinfo"]).values()
     assert b"-arch sm_121a" in elf.content(view, notes)
     assert elf.content(view, []) == b""
     assert elf.end_of(view, head) == len(content)
+
+
+def test_a_name_may_be_the_end_of_another_and_stand_last() -> None:
+    """Linkers let `.info` share the bytes of `.nv.info`, and the last NUL may be missing."""
+    content = bytearray(64 + 3 * 64) + b"\0.nv.info"
+    content[:6] = elf.MAGIC + b"\x02\x01"
+    struct.pack_into("<Q", content, 40, 64)
+    struct.pack_into("<HHH", content, 58, 64, 3, 2)
+    for index, name in enumerate((1, 4, 0)):
+        struct.pack_into("<II", content, 64 + 64 * index, name, 1)
+    struct.pack_into("<QQ", content, 64 + 128 + 24, 256, 9)
+    whole = bytes(content)
+    found = elf.find_sections(memoryview(whole), elf.header(whole), [b".info", b".nv.info"])
+    assert {name: len(group) for name, group in found.items()} == {b".nv.info": 1, b".info": 1}
 
 
 def test_nobits_sections_take_no_bytes() -> None:
@@ -108,7 +122,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
         whole = start + content
         try:
             head = elf.header(whole)
-            list(elf.sections(memoryview(whole), head))
+            elf.find_sections(memoryview(whole), head, WANTED)
             elf.end_of(memoryview(whole), head)
         except DamagedError:
             continue

@@ -58,10 +58,7 @@ def compat_specific(records: bytes) -> int | None:
 def read_cubin(data: memoryview) -> Code:
     """The target of a whole cubin. Raises DamagedError."""
     head = elf.header(data)
-    found: dict[bytes, list[elf.Section]] = {}
-    for section in elf.sections(data, head):
-        if section.name in (COMPAT, _OPTIONS, _TOOLKIT):
-            found.setdefault(section.name, []).append(section)
+    found = elf.find_sections(data, head, (COMPAT, _OPTIONS, _TOOLKIT))
     options = elf.content(data, found.get(_OPTIONS, ()))[:_OPTIONS_READ]
     stated = {(int(m[1]), m[2].decode()) for m in _STATED.finditer(options)}
     if head.os_abi == 0x33 and head.abi_version == 7:

@@ -108,23 +108,43 @@ def end_of(data: memoryview, head: Header) -> int:
     return end
 
 
-def sections(data: memoryview, head: Header) -> Iterator[Section]:
-    """Every section. Raises DamagedError."""
+def find_sections(
+    data: memoryview, head: Header, names: Iterable[bytes]
+) -> dict[bytes, list[Section]]:
+    """The sections of these names, in the table's order; a name that none has is absent.
+
+    Raises DamagedError.
+    """
     count, names_index = _counts(data, head)
     if count == 0:
-        return
+        return {}
     if names_index >= count:
         msg = f"the ELF section of names is number {names_index} of {count}"
         raise DamagedError(msg)
-    names = _section_header(data, head.section_offset + names_index * _SECTION.size)
-    names_offset, names_size = names[4], names[5]
+    table = _section_header(data, head.section_offset + names_index * _SECTION.size)
+    names_offset, names_size = table[4], table[5]
     if names_offset + names_size > len(data):
         msg = f"the ELF section names end behind the last of {len(data)} bytes"
         raise DamagedError(msg)
-    text = bytes(data[names_offset : names_offset + names_size])
+    # A cubin has a section or more for each kernel: comparing numbers is much of the speed.
+    wanted = _places(bytes(data[names_offset : names_offset + names_size]) + b"\0", names)
+    found: dict[bytes, list[Section]] = {}
     for name, kind, _, _, offset, size, _, _, _, _ in _table(data, head, count):
-        # 256 bytes are enough for every name that we look for, and bound a hostile table's cost.
-        yield Section(text[name : name + 256].partition(b"\0")[0], kind, offset, size)
+        if name in wanted:
+            section = Section(wanted[name], kind, offset, size)
+            found.setdefault(section.name, []).append(section)
+    return found
+
+
+def _places(text: bytes, names: Iterable[bytes]) -> dict[int, bytes]:
+    """Where in the table of names each of these stands; a name may be the end of a longer one."""
+    places = {}
+    for name in names:
+        at = text.find(name + b"\0")
+        while at >= 0:
+            places[at] = name
+            at = text.find(name + b"\0", at + 1)
+    return places
 
 
 def _counts(data: memoryview, head: Header) -> tuple[int, int]:

@@ -8,7 +8,6 @@ damaged or foreign one hides nothing.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,11 +28,13 @@ MAX_IMAGES = 1_000_000
 MAX_FALSE_HITS = 300_000
 MAX_DAMAGES = 16
 
-# Source and prose may quote PTX; such a file counts only when it *is* GPU code from its first byte.
-_PROSE = re.compile(
-    r".*\.(py|pyi|md|rst|txt|cu|cuh|c|cc|cpp|cxx|h|hh|hpp|inc|json|ya?ml|toml|html?|js|css|ipynb|csv"
-    r"|svg|cmake|j2|jinja|diff|patch)",
-    re.IGNORECASE | re.DOTALL,
+# Source and prose may quote PTX; such a file counts only when it is GPU code from its first byte.
+_PROSE = frozenset(
+    (
+        *("c", "cc", "cpp", "cxx", "cu", "cuh", "h", "hh", "hpp", "inc", "py", "pyi", "ipynb"),
+        *("cmake", "css", "csv", "diff", "htm", "html", "j2", "jinja", "js", "json", "md", "patch"),
+        *("rst", "svg", "toml", "txt", "yaml", "yml"),
+    )
 )
 _SNIFF = 1 << 12
 _MARKS = (fatbin.MAGIC, elf.MAGIC, ptx.MARK)
@@ -109,7 +110,7 @@ def scan(name: str, source: Source) -> Findings:
 
 def _scan(name: str, window: Window, found: _Collector) -> None:
     window.fill(_SNIFF)
-    if _PROSE.fullmatch(name) and not _is_code(window.peek(_SNIFF)):
+    if name.rpartition(".")[2].lower() in _PROSE and not _is_code(window.peek(_SNIFF)):
         return
     hits = _Hits(window)
     while True:

@@ -99,7 +99,8 @@ class Window:
         if self.ready >= size or self._ended:
             return self.ready
         kept = min(self._at, HISTORY)
-        pieces = [self._buffer[self._at - kept :]]
+        rest = self._buffer[self._at - kept :]
+        pieces = [rest] if rest else []
         have = self.ready
         while have < size:
             piece = self._source.read(max(CHUNK, min(size - have, 1 << 22)))
@@ -109,7 +110,7 @@ class Window:
             pieces.append(piece)
             have += len(piece)
         self._start, self._at = self.offset - kept, kept
-        self._buffer = b"".join(pieces)
+        self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return have
 
     def find(self, mark: bytes, start: int, end: int) -> int:
