@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from stackpatch.storage import write_atomically
 
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 API = "https://api.github.com"
 TIMEOUT = (5.0, 15.0)  # seconds to connect, to read
 _LINK = re.compile(
-    r"https://github\.com/(?P<repo>[\w.-]+/[\w.-]+)/(?P<kind>issues|pull|commit)/(?P<id>\w+)/?$"
+    r"https://github\.com/(?P<repo>[\w-][\w.-]*/(?!\.\.?/)[\w.-]+)/"
+    r"(?P<kind>issues|pull|commit)/(?P<id>\w+)/?$",
+    re.ASCII,
 )
 _MOST = 1 << 20  # bytes of an answer that are read at most
+_REDIRECTS = 3  # a renamed repository's answer points to its number
 
 
 class State(StrEnum):
@@ -125,6 +128,7 @@ class Tracker:
     def _get(self, address: str, etag: str | None) -> tuple[int, str | None, Any] | str:
         """Status, etag and parsed body; or, in words, why there is none."""
         import requests
+        from urllib3.exceptions import HTTPError
 
         session = self._session = self._session or requests.Session()
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
@@ -135,31 +139,52 @@ class Tracker:
             headers["If-None-Match"] = etag
         host = urlsplit(self._api).hostname
         try:
-            with session.get(
-                address, headers=headers, timeout=TIMEOUT, stream=True, allow_redirects=True
-            ) as response:
-                if response.status_code in (403, 429):
-                    self._closed = f"{host} refuses more requests{_until(response)}"
-                    return self._closed
-                if response.status_code in (304, 404):
-                    return response.status_code, None, None
-                if response.status_code != 200:
-                    return f"{host} answered {response.status_code}"
-                raw = response.raw.read(_MOST, decode_content=True)
-                return 200, response.headers.get("ETag"), json.loads(raw)
-        except ValueError:
+            for _ in range(_REDIRECTS):
+                with session.get(
+                    address,
+                    headers=headers,
+                    timeout=TIMEOUT,
+                    stream=True,
+                    allow_redirects=False,
+                    auth=_as_it_is,
+                ) as response:
+                    if response.is_redirect:
+                        there = urljoin(address, response.headers["Location"])
+                        if urlsplit(there)[:2] != urlsplit(address)[:2]:
+                            return f"{host} points to another server"
+                        address = there
+                        continue
+                    return self._read(response, str(host))
+        except (ValueError, RecursionError):
             return f"{host} did not answer with JSON"
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, HTTPError, OSError) as error:
             self._closed = f"{host} cannot be reached ({type(error).__name__})"
             return self._closed
+        return f"{host} redirects without end"
+
+    def _read(self, response: requests.Response, host: str) -> tuple[int, str | None, Any] | str:
+        if response.status_code in (403, 429):
+            self._closed = f"{host} refuses more requests{_until(response)}"
+            return self._closed
+        if response.status_code in (304, 404):
+            return response.status_code, None, None
+        if response.status_code != 200:
+            return f"{host} answered {response.status_code}"
+        raw = response.raw.read(_MOST, decode_content=True)
+        return 200, response.headers.get("ETag"), json.loads(raw)
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Our own header or none: requests would add what a .netrc says, over plain http too."""
+    return request
 
 
 def _until(response: requests.Response) -> str:
     reset = response.headers.get("X-RateLimit-Reset", "")
     wait = response.headers.get("Retry-After", "")
-    if reset.isdigit():
+    if re.fullmatch(r"[0-9]{1,11}", reset):
         return f" until {datetime.fromtimestamp(int(reset), UTC):%Y-%m-%d %H:%M} UTC"
-    return f" for {wait} s" if wait.isdigit() else ""
+    return f" for {wait} s" if re.fullmatch(r"[0-9]{1,6}", wait) else ""
 
 
 def _state_of(body: Any, *, commit: bool) -> State | None:

@@ -1,0 +1,246 @@
+"""`stackpatch matrix` and `stackpatch apply` as a person and a nightly job use them."""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+
+from stackpatch.cli.matrix import page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.serving import Server
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with index_only(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, index: Server) -> Project:
+    """Five releases on the index: needed, needed further down, conflict, landed, lost again."""
+    files = {"a.py": gate(STRICT), "b.py": gate(STRICT)}
+    project = Project(tmp_path, index, files, open_gate("a"), open_gate("b", "Arch: sm121"))
+    project.write_recipe(project.offer(project.up.versions[0]))
+    for version, changed in (
+        ("1.1", {"a.py": gate(STRICT, "x = 1\n\n\n")}),
+        ("1.2", {"a.py": gate(REWORKED)}),
+        ("1.10", {"a.py": gate(RELAXED)}),
+        ("2.0rc1", {"b.py": gate(RELAXED)}),
+    ):
+        project.offer(project.up.release(version, changed))
+    return project
+
+
+def words(document: dict[str, Any]) -> list[list[str]]:
+    return [[cell["verdict"] for cell in patch["cells"]] for patch in document["patches"]]
+
+
+EXPECTED = [["needed", "needed", "conflict", "upstreamed"], ["needed"] * 4]
+
+
+def test_the_document_has_the_shape_of_the_contract(project: Project) -> None:
+    ran = project.run("matrix", "demo", "--refs", "all", "--json")
+    assert ran.status == 0, ran.err
+    document = ran.document
+    assert document["schema"] == "stackpatch.matrix/1"
+    assert document["stack"] == "demo"
+    assert document["versions"] == ["1.0", "1.1", "1.2", "1.10"], "by number; no release candidate"
+    assert words(document) == EXPECTED
+    for patch in document["patches"]:
+        assert {"name", "path", "cells"} <= patch.keys()
+        assert (project.root / patch["path"]).is_file()
+        for cell, version in zip(patch["cells"], document["versions"], strict=True):
+            assert cell["version"] == version
+            assert cell["detail"]
+            assert cell["evidence"]
+            for piece in cell["evidence"]:
+                assert {"path", "line", "symbol", "text"} <= piece.keys()
+    first = document["patches"][0]
+    assert [cell["detail"] for cell in first["cells"][:2]] == ["clean", "offset 3"]
+    assert first["landed"] == "1.10"
+    assert (document["newest_clean"], document["newest_ready"]) == ("1.1", "1.10")
+
+
+def test_the_grid_for_people(project: Project) -> None:
+    out = project.run("matrix", "demo", "--refs", "all").out.splitlines()
+    assert "  1  Open a  (upstream from 1.10)" in out
+    grid = [line.split()[:3] for line in out if line[:1].isdigit()]
+    assert grid == [["1.0", "N", "N"], ["1.1", "N", "N"], ["1.2", "X", "N"], ["1.10", "U", "N"]]
+    assert "the whole series applies up to: 1.1" in out
+    assert "N needed, X conflict, U upstreamed" in out
+
+
+@pytest.mark.parametrize(
+    ("spec", "versions"),
+    [
+        (">=1.1,<1.10", ["1.1", "1.2"]),
+        ("==1.*", ["1.0", "1.1", "1.2", "1.10"]),
+        ("1.2, v1.0", ["1.2", "1.0"]),
+        ("git:v1.2", ["v1.2"]),
+        ("sdist:2.0rc1", ["2.0rc1"]),
+        ("stored", ["1.0"]),
+    ],
+)
+def test_the_forms_of_refs(project: Project, spec: str, versions: list[str]) -> None:
+    ran = project.run("matrix", "demo", "--refs", spec, "--json")
+    assert ran.status == 0, ran.err
+    assert ran.document["versions"] == versions
+
+
+@pytest.mark.parametrize(
+    ("words_", "said"),
+    [
+        (("demo", "--refs", ">=x"), "is no range of versions"),
+        (("demo", "--refs", ">=9"), "no version of demo fits"),
+        (("demo", "--refs", "1.3"), "nearest: 1.2, 1.10"),
+        (("demo", "--refs", "git:v7"), "no branch or tag 'v7'"),
+        ((), "name one stack, or --all"),
+        (("demo", "--all"), "name one stack, or --all"),
+        (("--all", "--html", "x.html"), "--html writes one page for one stack"),
+        (("nobody",), "no recipe for 'nobody'"),
+        (("demo@3",), "3"),
+    ],
+)
+def test_wrong_usage_is_one_message(project: Project, words_: tuple[str, ...], said: str) -> None:
+    ran = project.run("matrix", *words_)
+    assert ran.status == 2
+    assert said in ran.err
+    assert ran.out == ""
+
+
+def test_all_stacks_in_one_document(project: Project) -> None:
+    ran = project.run("matrix", "--all", "--refs", "all", "--json")
+    (only,) = ran.document["stacks"]
+    assert only["stack"] == "demo"
+    assert words(only) == EXPECTED
+
+
+def test_a_second_run_needs_no_network_and_says_the_same(project: Project) -> None:
+    first = project.run("matrix", "demo", "--refs", "all", "--json")
+    asked = len(project.index.asked)
+    again = project.run("matrix", "demo", "--refs", "stored", "--offline", "--json")
+    assert again.document == first.document
+    assert len(project.index.asked) == asked
+
+
+def test_a_damaged_memory_of_verdicts_costs_only_time(project: Project) -> None:
+    from stackpatch.storage import cache_root
+
+    first = project.run("matrix", "demo", "--refs", "all", "--json").document
+    memory = cache_root() / "verdicts" / "demo.json"
+    for damage in (b"", b"{}", b"[]", b"\xff\xfe", memory.read_bytes()[:-40]):
+        memory.write_bytes(damage)
+        assert project.run("matrix", "demo", "--refs", "stored", "--json").document == first
+
+
+def test_a_pattern_that_runs_away_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stackpatch.series.effects.PATTERN_SECONDS", 0.01)
+    path = project.patches / "v1.0" / "0001-Open-a.patch"
+    text = path.read_text().replace(r"major in \(10, 12\)", r"(.+)+(.+)+(.+)+\d{9}")
+    path.write_text(text)
+    ran = project.run("matrix", "demo", "--refs", "1.2")
+    assert ran.status == 2, ran.out
+    assert "runs for more than" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_html_is_written_beside_the_table(project: Project, tmp_path: Path) -> None:
+    target = tmp_path / "made" / "matrix.html"
+    ran = project.run("matrix", "demo", "--refs", "all", "--html", str(target), "--json")
+    text = target.read_text()
+    assert str(target) in ran.err
+    assert text == page({k: v for k, v in ran.document.items() if k != "schema"})
+    start = text.index('id="data">') + len('id="data">')
+    data = json.loads(text[start : text.index("</script>", start)])
+    assert words(data) == EXPECTED
+
+
+# --- apply ------------------------------------------------------------------------------------
+
+
+def test_apply_writes_the_patched_tree(project: Project, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = project.run("apply", "demo", "--arch", "sm121", "--to", str(out), "--json")
+    assert ran.status == 0, ran.err
+    document = ran.document
+    assert (document["stack"], document["version"], document["arch"]) == ("demo", "1.0", "sm121")
+    assert (document["applied"], document["path"]) == (True, str(out))
+    assert document["changed"] == ["a.py", "b.py"]
+    assert len(document["commits"]) == 2
+    assert {p.name: p.read_text() for p in out.iterdir()} == {
+        "a.py": gate(RELAXED),
+        "b.py": gate(RELAXED),
+    }
+    assert stat.S_IMODE((out / "a.py").stat().st_mode) == 0o644
+
+
+def test_apply_takes_the_archs_own_patches_only(project: Project, tmp_path: Path) -> None:
+    ran = project.run("apply", "demo", "--arch", "sm120", "--to", str(tmp_path / "o"), "--json")
+    assert ran.document["changed"] == ["a.py"]
+    assert project.run("apply", "demo", "--arch", "sm90", "--dry-run").status == 2
+
+
+def test_apply_writes_into_nothing_that_is_there(project: Project, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine").write_text("mine\n")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for target in (full, full / "mine", tmp_path / "link"):
+        ran = project.run("apply", "demo", "--arch", "sm121", "--to", str(target))
+        assert ran.status == 2, target
+        assert "name a new or an empty folder" in ran.err
+    assert (full / "mine").read_text() == "mine\n"
+    (tmp_path / "empty").mkdir()
+    assert project.run("apply", "demo", "--arch", "sm121", "--to", f"{tmp_path}/empty").status == 0
+
+
+def test_apply_at_another_version(project: Project, tmp_path: Path) -> None:
+    ran = project.run("apply", "demo", "--arch", "sm121", "--at", "1.1", "--dry-run", "--json")
+    assert [one["offset"] for one in ran.document["patches"]] == [3, 0]
+    assert ran.document["source"] == "sdist:1.1"
+    assert ran.document["path"] is None
+    out = tmp_path / "out"
+    ran = project.run("apply", "demo", "--arch", "sm121", "--at", "1.2", "--to", str(out), "--json")
+    assert ran.status == 1
+    failure = ran.document["patches"][0]["failures"][0]
+    assert failure["path"] == "a.py"
+    assert ran.document["error"]["kind"] == "finding"
+    assert not out.exists(), "a failed run writes nothing"
+    assert list(tmp_path.glob(".out*")) == []
+
+
+def test_apply_needs_a_place_or_dry_run(project: Project) -> None:
+    ran = project.run("apply", "demo", "--arch", "sm121")
+    assert ran.status == 2
+    assert "nowhere to write" in ran.err
+
+
+def test_apply_gives_the_same_tree_everywhere(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    first = project.run("apply", "demo", "--arch", "sm121", "--dry-run", "--json").document
+    monkeypatch.setenv("STACKPATCH_CACHE_DIR", str(tmp_path / "another cache"))
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    before = os.umask(0o077)
+    try:
+        again = project.run(
+            "apply", "demo", "--arch", "sm121", "--to", str(tmp_path / "o"), "--json"
+        )
+    finally:
+        os.umask(before)
+    assert (again.document["tree"], again.document["commits"]) == (first["tree"], first["commits"])
+    assert stat.S_IMODE((tmp_path / "o" / "a.py").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "o").stat().st_mode) == 0o755

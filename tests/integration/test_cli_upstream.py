@@ -1,0 +1,171 @@
+"""`stackpatch upstream`: verdict, evidence, first version, and the links of the trailers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+from tests.serving import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.serving import Server
+
+PULL = "https://github.com/demo/demo/pull/77"
+SUBMITTED = rf"""Upstream-Status: Submitted [{PULL}]
+Bug: https://github.com/demo/demo/issues/7
+Effect: a.py :: build :: major in \(10, 12\)"""
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with index_only(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, index: Server) -> Project:
+    ours = ("Open a", {"a.py": gate(RELAXED)}, SUBMITTED)
+    return Project(tmp_path, index, {"a.py": gate(STRICT), "b.py": gate(STRICT)}, ours)
+
+
+def judged(project: Project, *words: str) -> dict[str, Any]:
+    ran = project.run("upstream", "demo", *words, "--json")
+    assert ran.status == 0, ran.err
+    return ran.document
+
+
+def said(row: dict[str, Any], layer: str) -> list[str]:
+    return [piece["says"] for piece in row["evidence"] if piece["layer"] == layer]
+
+
+def test_the_document_has_the_shape_of_the_contract(project: Project) -> None:
+    project.up.release("2.0", {"b.py": gate(REWORKED)})
+    document = judged(project, "--at", "git:v2.0")
+    assert document["schema"] == "stackpatch.upstream/1"
+    assert (document["stack"], document["at"]) == ("demo", "git:v2.0")
+    (row,) = document["patches"]
+    assert {"name", "verdict", "detail", "since", "evidence", "links"} <= row.keys()
+    assert (row["verdict"], row["detail"], row["since"]) == ("needed", "clean", None)
+    assert row["links"][0]["url"] == PULL
+    assert all({"url", "state", "checked"} <= link.keys() for link in row["links"])
+
+
+def test_a_squashed_pull_request_is_found_by_its_number(project: Project) -> None:
+    project.up.commit({"a.py": gate(RELAXED), "note": "and more\n"}, "Open all gates (#77)")
+    project.up.commit({"b.py": gate(REWORKED)}, "Mention #77 and (#770)")
+    project.up.release("2.0", {"note": "2\n"})
+    (row,) = judged(project, "--at", "git:v2.0", "--history")["patches"]
+    assert (row["verdict"], row["detail"]) == ("upstreamed", "identical")
+    (named,) = said(row, "commit")
+    assert "merged #77, which the patch names" in named
+    assert any("first that touches the line" in says for says in said(row, "search"))
+
+
+def test_an_equal_patch_id_is_found(project: Project) -> None:
+    project.up.commit({"b.py": gate(REWORKED)}, "other")
+    commit = project.up.commit({"a.py": gate(RELAXED)}, "the same change, other words")
+    project.up.release("2.0", {"note": "2\n"})
+    (row,) = judged(project, "--at", "git:v2.0", "--history")["patches"]
+    assert said(row, "patch-id") == [f"commit {commit[:12]} has the same patch-id"]
+    assert row["verdict"] == "upstreamed"
+
+
+def test_a_named_commit_is_an_ancestor(tmp_path: Path, index: Server) -> None:
+    project = Project(tmp_path, index, {"a.py": gate(STRICT)}, open_gate("a"))
+    commit = project.up.commit({"a.py": gate(RELAXED)}, "landed")
+    link = f"https://github.com/demo/demo/commit/{commit}"
+    path = project.patches / "v1.0" / "0001-Open-a.patch"
+    path.write_text(
+        path.read_text().replace("Upstream-Status: Pending", f"Upstream-Status: Backport [{link}]")
+    )
+    project.up.release("2.0", {"a.py": gate(RELAXED + "  # evolved")})
+    (row,) = judged(project, "--at", "git:v2.0", "--history")["patches"]
+    assert any(f"commit {commit[:12]}, which the patch names" in s for s in said(row, "commit"))
+    assert (row["verdict"], row["detail"]) == ("upstreamed", "equivalent")
+
+
+def test_a_commit_that_was_reverted_is_not_taken_for_landed(project: Project) -> None:
+    project.up.commit({"a.py": gate(RELAXED)}, "Open the gate (#77)")
+    project.up.commit({"a.py": gate(STRICT)}, 'Revert "Open the gate (#77)" (#78)')
+    project.up.release("2.0", {"note": "2\n"})
+    (row,) = judged(project, "--at", "git:v2.0", "--history")["patches"]
+    assert row["verdict"] in ("needed", "unsure")
+    assert row["since"] is None
+
+
+@pytest.mark.parametrize("unrelated", [False, True], ids=["shallow", "unrelated"])
+def test_without_a_common_history_that_is_said(project: Project, unrelated: bool) -> None:
+    if unrelated:
+        project.up.git("checkout", "-q", "--orphan", "fresh")
+    project.up.release("2.0", {"a.py": gate(RELAXED), "note": "2\n"})
+    words = ("--history",) if unrelated else ()
+    (row,) = judged(project, "--at", "git:v2.0", *words)["patches"]
+    assert any("no history connects the two versions" in says for says in said(row, "search"))
+    assert said(row, "commit") == said(row, "patch-id") == []
+    assert row["verdict"] == "upstreamed", "the effect is there all the same"
+
+
+def test_since_is_the_first_version_that_has_it_to_stay(project: Project) -> None:
+    project.write_recipe(project.offer(project.up.versions[0]))
+    for version, line in (("1.1", RELAXED), ("1.2", STRICT), ("1.3", RELAXED), ("1.4", RELAXED)):
+        project.offer(project.up.release(version, {"a.py": gate(line)}))
+    assert project.run("matrix", "demo", "--refs", "all").status == 0
+    document = judged(project)
+    assert document["at"] == "sdist:1.4", "the newest, when nobody names one"
+    assert document["patches"][0]["since"] == "1.3"
+
+
+def test_several_versions_are_several_rows(project: Project) -> None:
+    project.up.release("1.1", {"note": "1\n"})
+    project.up.release("2.0", {"a.py": gate(RELAXED)})
+    document = judged(project, "--at", "git:v1.1", "--at", "git:v2.0")
+    assert document["at"] == ["git:v1.1", "git:v2.0"]
+    found = [(row["at"], row["verdict"]) for row in document["patches"]]
+    assert found == [("git:v1.1", "needed"), ("git:v2.0", "upstreamed")]
+
+
+def test_links_are_asked_once_kept_and_shown_with_their_age(project: Project) -> None:
+    project.up.release("2.0", {"note": "2\n"})
+    pull = {"state": "closed", "title": "Open", "pull_request": {"merged_at": "2026-01-02"}}
+    path = "/github/repos/demo/demo/issues/77"
+    project.index.replies[path] = Reply(json.dumps(pull).encode(), headers={"ETag": '"1"'})
+    document = judged(project, "--at", "git:v2.0", "--at", "git:v1.0")
+    first, second = document["patches"][0]["links"]
+    assert (first["state"], first["title"]) == ("merged", "Open")
+    assert first["checked"].endswith("+00:00")
+    assert second["state"] == "missing", "the server's 404"
+    assert project.index.paths().count(path) == 1
+    offline = judged(project, "--at", "git:v2.0", "--offline")
+    kept = offline["patches"][0]["links"][0]
+    assert (kept["state"], kept["checked"]) == ("merged", first["checked"])
+    assert kept["why"] == "not asked (offline)"
+    shown = project.run("upstream", "demo", "--at", "git:v2.0", "--offline").out
+    assert f"{PULL}: merged (seen now; not asked (offline))" in shown
+
+
+def test_a_link_never_decides_a_verdict(project: Project) -> None:
+    project.up.release("2.0", {"note": "2\n"})
+    pull = {"state": "closed", "title": "Open", "pull_request": {"merged_at": "2026-01-02"}}
+    project.index.replies["/github/repos/demo/demo/issues/77"] = Reply(json.dumps(pull).encode())
+    (row,) = judged(project, "--at", "git:v2.0")["patches"]
+    assert (row["links"][0]["state"], row["verdict"]) == ("merged", "needed")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said_"),
+    [
+        (("--at", "git:v9"), 2, "no branch or tag 'v9'"),
+        (("--at", "x y"), 2, "not a version number"),
+        (("--offline", "--history"), 2, "--history needs the network"),
+        (("--at", "5.0", "--offline"), 3, "--offline forbids"),
+    ],
+)
+def test_bad_input(project: Project, words: tuple[str, ...], status: int, said_: str) -> None:
+    ran = project.run("upstream", "demo", *words)
+    assert (ran.status, ran.out) == (status, "")
+    assert said_ in ran.err

@@ -1,0 +1,286 @@
+"""The state of links, beside a GitHub that answers in every way it may, or not at all."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from tests.serving import Reply, Server, serving
+
+from stackpatch.sources.tracker import LinkState, State, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+PULL = "https://github.com/o/r/pull/1"
+ISSUE = "https://github.com/o/r/issues/2"
+COMMIT = "https://github.com/o/r/commit/" + "a" * 40
+PATHS = {
+    PULL: "/repos/o/r/issues/1",
+    ISSUE: "/repos/o/r/issues/2",
+    COMMIT: "/repos/o/r/commits/" + "a" * 40,
+}
+
+
+@pytest.fixture
+def github() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+def answer(body: object, **headers: str) -> Reply:
+    return Reply(json.dumps(body).encode(), headers=headers, kind="application/json")
+
+
+def issue(state: str, *, merged: str | None = None, pull: bool = False) -> dict[str, Any]:
+    body: dict[str, Any] = {"state": state, "title": "A title"}
+    return body | ({"pull_request": {"merged_at": merged}} if pull else {})
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def make(tmp_path: Path, server: Server | None, clock: Clock | None = None, **more: Any) -> Tracker:
+    api = "http://127.0.0.1:9" if server is None else server.url
+    return Tracker(tmp_path / "links.json", api=api, now=clock or Clock(), **more)
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "state"),
+    [
+        (PULL, issue("open", pull=True), State.OPEN),
+        (PULL, issue("closed", pull=True), State.CLOSED),
+        (PULL, issue("closed", merged="2026-01-01T00:00:00Z", pull=True), State.MERGED),
+        (ISSUE, issue("open"), State.OPEN),
+        (ISSUE, issue("closed"), State.CLOSED),
+        (COMMIT, {"sha": "a" * 40, "commit": {}}, State.EXISTS),
+    ],
+)
+def test_every_state(tmp_path: Path, github: Server, url: str, body: object, state: State) -> None:
+    github.replies[PATHS[url]] = answer(body, ETag='"x"')
+    seen = make(tmp_path, github).state(url)
+    assert (seen.state, seen.checked, seen.etag, seen.why) == (state, NOW, '"x"', None)
+
+
+def test_what_is_not_there_is_missing(tmp_path: Path, github: Server) -> None:
+    seen = make(tmp_path, github).state(PULL)
+    assert (seen.state, seen.checked) == (State.MISSING, NOW)
+
+
+def test_a_second_run_asks_whether_it_changed(tmp_path: Path, github: Server) -> None:
+    clock = Clock()
+    github.replies[PATHS[PULL]] = answer(issue("open", pull=True), ETag='"one"')
+    tracker = make(tmp_path, github, clock)
+    first = tracker.state(PULL)
+    assert tracker.state(PULL) is first, "asked once a run"
+    tracker.save()
+    clock.now += timedelta(days=2)
+    github.replies[PATHS[PULL]] = Reply(status=304)
+    again = make(tmp_path, github, clock)
+    seen = again.state(PULL)
+    assert github.asked[1].headers["If-None-Match"] == '"one"'
+    assert len(github.asked) == 2
+    assert (seen.state, seen.title, seen.checked) == (State.OPEN, "A title", clock.now)
+    again.save()
+    offline = make(tmp_path, None, clock, offline=True).state(PULL)
+    assert (offline.state, offline.etag, offline.checked) == (State.OPEN, '"one"', clock.now)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(status=500), "127.0.0.1 answered 500"),
+        (Reply(b"<!doctype html><p>Whoa there!", kind="text/html"), "did not answer with JSON"),
+        (Reply(b""), "did not answer with JSON"),
+        (Reply(b"[1, 2]"), "the answer was none of GitHub's"),
+        (Reply(b'{"state": "odd"}'), "the answer was none of GitHub's"),
+        (Reply(b'{"state": "open", "title": "', cut=10), ""),
+        (Reply(b'"' + b"x" * (3 << 20) + b'"'), "did not answer with JSON"),
+        (Reply(b"[" * 100_000), "did not answer with JSON"),
+    ],
+)
+def test_no_usable_answer_is_unknown_with_a_reason(
+    tmp_path: Path, github: Server, reply: Reply, why: str
+) -> None:
+    github.replies[PATHS[PULL]] = reply
+    seen = make(tmp_path, github).state(PULL)
+    assert (seen.state, seen.checked) == (State.UNKNOWN, None)
+    assert seen.why
+    assert why in seen.why
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (
+            Reply(status=403, headers={"X-RateLimit-Reset": "1772370000"}),
+            "refuses more requests until 2026-03-01 13:00 UTC",
+        ),
+        (Reply(status=429, headers={"Retry-After": "60"}), "refuses more requests for 60 s"),
+        (Reply(status=403), "refuses more requests"),
+        (Reply(status=403, headers={"X-RateLimit-Reset": "9" * 30}), "refuses more requests"),
+    ],
+)
+def test_a_refusal_ends_the_asking(tmp_path: Path, github: Server, reply: Reply, why: str) -> None:
+    github.replies[PATHS[PULL]] = reply
+    tracker = make(tmp_path, github)
+    assert why in (tracker.state(PULL).why or "")
+    other = tracker.state(ISSUE)
+    assert (other.state, why in (other.why or "")) == (State.UNKNOWN, True)
+    assert github.paths() == [PATHS[PULL]], "nobody is asked again after a no"
+
+
+def test_nothing_listens(tmp_path: Path) -> None:
+    tracker = make(tmp_path, None)
+    assert "cannot be reached" in (tracker.state(PULL).why or "")
+    assert "cannot be reached" in (tracker.state(ISSUE).why or "")
+
+
+def test_a_server_that_hangs_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        import threading
+
+        def hang_up() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                connection.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        api = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        seen = Tracker(tmp_path / "l.json", api=api).state(PULL)
+    assert seen.state is State.UNKNOWN
+    assert "cannot be reached" in (seen.why or "")
+
+
+def test_what_was_seen_stays_when_the_network_goes(tmp_path: Path, github: Server) -> None:
+    clock = Clock()
+    github.replies[PATHS[PULL]] = answer(issue("closed", merged="x", pull=True))
+    tracker = make(tmp_path, github, clock)
+    tracker.state(PULL)
+    tracker.save()
+    clock.now += timedelta(days=3, hours=5)
+    seen = make(tmp_path, None, clock).state(PULL)
+    assert (seen.state, seen.checked) == (State.MERGED, NOW)
+    assert seen.age(clock.now) == "seen 3 days ago"
+    assert "cannot be reached" in (seen.why or "")
+
+
+@pytest.mark.parametrize(
+    ("ago", "words"),
+    [
+        (timedelta(seconds=5), "seen now"),
+        (timedelta(seconds=-500), "seen now"),
+        (timedelta(minutes=1), "seen 1 minute ago"),
+        (timedelta(hours=23), "seen 23 hours ago"),
+        (timedelta(days=1, hours=3), "seen 1 day ago"),
+    ],
+)
+def test_ages(ago: timedelta, words: str) -> None:
+    assert LinkState(PULL, State.OPEN, checked=NOW - ago).age(NOW) == words
+    assert LinkState(PULL, State.OPEN).age(NOW) == "never seen"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/o/r/pull/1",
+        "https://github.com/o/r",
+        "https://github.com/o/r/pull/1/files",
+        "http://github.com/o/r/pull/1",
+        "https://github.com.evil.example/o/r/pull/1",
+        "https://github.com/o/../pull/1",
+    ],
+)
+def test_other_links_are_not_asked(tmp_path: Path, github: Server, url: str) -> None:
+    seen = make(tmp_path, github).state(url)
+    assert (seen.state, github.asked) == (State.UNKNOWN, [])
+    assert "not a GitHub issue" in (seen.why or "")
+
+
+def test_the_token_does_not_travel_in_the_clear(
+    tmp_path: Path, github: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    github.replies[PATHS[PULL]] = answer(issue("open"))
+    make(tmp_path, github).state(PULL)
+    assert "Authorization" not in github.asked[0].headers
+    assert "secret" not in str(github.asked)
+
+
+def test_the_token_goes_to_the_api_over_https_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    seen: list[tuple[str, str | None]] = []
+
+    def get(self: requests.Session, url: str, **named: Any) -> Any:
+        seen.append((url, named["headers"].get("Authorization")))
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    Tracker(tmp_path / "l.json").state(PULL)
+    assert seen == [("https://api.github.com/repos/o/r/issues/1", "Bearer secret")]
+    Tracker(tmp_path / "l.json", api="https://git.example.org/api/v3").state(PULL)
+    own = "https://git.example.org/api/v3/repos/o/r/issues/1"
+    assert seen[1] == (own, "Bearer secret"), "a server of one's own, named on purpose"
+    Tracker(tmp_path / "l.json", api="http://git.example.org").state(PULL)
+    assert seen[2][1] is None
+
+
+def test_a_netrc_or_a_redirect_gets_no_token(
+    tmp_path: Path, github: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    github.replies[PATHS[PULL]] = Reply(status=301, headers={"Location": "/moved"})
+    github.replies["/moved"] = answer(issue("closed"))
+    assert make(tmp_path, github).state(PULL).state is State.CLOSED
+    assert github.paths() == [PATHS[PULL], "/moved"]
+    assert all("Authorization" not in asked.headers for asked in github.asked)
+
+
+@pytest.mark.parametrize(
+    ("location", "why"),
+    [("http://127.0.0.1:9/x", "points to another server"), (PATHS[PULL], "redirects without end")],
+)
+def test_redirects_lead_nowhere_else(
+    tmp_path: Path, github: Server, location: str, why: str
+) -> None:
+    github.replies[PATHS[PULL]] = Reply(status=302, headers={"Location": location})
+    seen = make(tmp_path, github).state(PULL)
+    assert (seen.state, why in (seen.why or "")) == (State.UNKNOWN, True)
+    assert len(github.asked) <= 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b'{"x": 1}', b'{"x": {"state": "no", "checked": "y"}}'],
+)
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, github: Server, content: bytes) -> None:
+    (tmp_path / "links.json").write_bytes(content)
+    github.replies[PATHS[PULL]] = answer(issue("open"))
+    tracker = make(tmp_path, github)
+    assert tracker.state(PULL).state is State.OPEN
+    tracker.save()
+    assert PULL in json.loads((tmp_path / "links.json").read_text())
+
+
+def test_nothing_seen_writes_nothing(tmp_path: Path) -> None:
+    tracker = make(tmp_path, None, offline=True)
+    assert tracker.state(PULL).why == "not asked (offline)"
+    tracker.save()
+    assert not (tmp_path / "links.json").exists()
