@@ -301,16 +301,27 @@ def _idle(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool:
 def _is_no_twin(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool:
     """Whether the place is not another one of the base where the same lines stand.
 
-    Symbols of other names are already told apart.
+    Symbols of other names or parameters are already told apart. Within one symbol only its own
+    lines tell the places apart, wherever it moved.
     """
-    name = _symbol_of(hunk, home, base).name
-    lines = base.lines
-    others = [
-        other
-        for other in twins(lines, hunk.old, home)
-        if not name or _symbol_of(hunk, other, base).name == name
-    ]
-    return told_apart(lines, home, others, target.lines, start, len(hunk.old))
+    ours, theirs = _symbol_of(hunk, home, base), _symbol_of(hunk, start, target)
+    length = len(hunk.old)
+    inside: list[int] = []
+    beside: list[int] = []
+    for other in twins(base.lines, hunk.old, home):
+        symbol = _symbol_of(hunk, other, base)
+        if ours.name and symbol == ours:
+            inside.append(other - (ours.first - 1))
+        elif (symbol.name, symbol.signature) == (ours.name, ours.signature) or not ours.name:
+            beside.append(other)
+    apart = told_apart(base.lines, home, beside, target.lines, start, length)
+    if not inside or not apart:
+        return apart
+    first, at = home - (ours.first - 1), start - (theirs.first - 1)
+    lines = base.lines[ours.first - 1 : ours.last]
+    return told_apart(
+        lines, first, inside, target.lines[theirs.first - 1 : theirs.last], at, length
+    )
 
 
 def _symbol_of(hunk: Hunk, start: int, side: Side) -> Symbol:
