@@ -65,7 +65,7 @@ def test_code_across_the_edge_of_a_piece(at: int, data: bytes, wanted: str) -> N
     assert found.size == at + len(data) + 3
 
 
-@pytest.mark.parametrize("at", range(CHUNK - 70, CHUNK + 1, 5))
+@pytest.mark.parametrize("at", range(CHUNK - 250, CHUNK + 1, 5))
 def test_ptx_across_the_edge_of_a_piece(at: int) -> None:
     assert labels(read(b"\xaa" * at + PTX + bytes(500))) == "compute_121a"
 
@@ -138,6 +138,23 @@ def test_units_say_what_is_loaded_together() -> None:
     assert counts == [(1, 2), (8, 1)]
 
 
+def test_a_cubin_whose_tables_come_first() -> None:
+    """As TensorRT-LLM's generator writes them: what the tables name lies behind them."""
+    head = bytearray(CUBIN[:64])
+    (table,) = struct.unpack_from("<Q", head, 40)
+    (count,) = struct.unpack_from("<H", head, 60)
+    sections = bytearray(CUBIN[table : table + 64 * count])
+    for index in range(count):
+        (offset,) = struct.unpack_from("<Q", sections, 64 * index + 24)
+        struct.pack_into("<Q", sections, 64 * index + 24, offset + 64 + len(sections))
+    struct.pack_into("<QQ", head, 32, 0, 64)
+    struct.pack_into("<H", head, 56, 0)
+    moved = bytes(head) + bytes(sections) + CUBIN
+    assert labels(read(moved)) == "sm_121a"
+    assert read(moved).damage == ()
+    assert read(moved[:-2000]).damage
+
+
 def test_a_truncated_cubin_is_damage() -> None:
     found = read(CUBIN[:-1])
     assert found.codes == {}
@@ -196,6 +213,7 @@ def test_headers_that_claim_much_cost_little_memory() -> None:
 def test_giving_up_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, unit in (
         ("MAX_FALSE_HITS", b".target"),
+        ("MAX_FALSE_HITS", MAGIC + struct.pack("<HHQ", 1, 16, 0)),
         ("MAX_IMAGES", CUBIN),
         ("MAX_DAMAGES", CUBIN[:64]),
     ):

@@ -201,7 +201,9 @@ def test_a_bomb_costs_time_for_what_it_declares_and_no_memory(tmp_path: Path) ->
     assert found.files == ()
     assert peak < 8 << 20
     _patched(path, b"a.so", 24, "<I", 1 << 20)
-    assert "declares another size" in look(path).files[0].findings.damage[0]
+    (file,) = look(path).files
+    assert "declares another size" in file.findings.damage[0]
+    assert file.findings.size < 8 << 20
 
 
 @settings(
@@ -404,6 +406,17 @@ def test_a_tar_that_ends_early_says_so(tmp_path: Path, pack: Callable[[bytes], b
         (tmp_path / "x.tar").write_bytes(data[:size])
         found = look(tmp_path / "x.tar")
         assert found.unread or any(file.findings.damage for file in found.files)
+
+
+def test_a_tar_of_many_files_is_not_kept_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(tar_layer(dict.fromkeys(map(str, range(10_000)), b"")))
+    tracemalloc.start()
+    try:
+        assert look(tmp_path / "x.tar").looked_at == 10_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 << 20
 
 
 def test_a_damaged_header_in_the_middle_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import lz4.block  # type: ignore[import-untyped]
@@ -112,9 +113,16 @@ def test_an_image_that_cannot_be_opened_leaves_f_open_and_is_told(flag: int) -> 
 def test_a_decompression_bomb_gives_no_more_than_it_declares() -> None:
     bomb = zstandard.compress(bytes(1 << 28))
     made = entry(flags=0x8011, image=bomb, compressed=len(bomb), uncompressed=5000)
-    found = read(container(made))
+    whole = container(made)
+    tracemalloc.start()
+    try:
+        found = read(whole)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert labels(found) == ["sm_120?"]
     assert "64-bit" in found.damage[0]
+    assert peak < 8 << 20
 
 
 def test_an_image_too_large_to_open_is_judged_by_its_header() -> None:
