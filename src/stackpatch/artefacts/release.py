@@ -71,7 +71,7 @@ def build_release(
         wheel = artefact(
             recipe, release, SourceKind.WHEEL, arch.platform, offline=offline, report=report
         )
-        reference = VersionRef.parse(release.version)
+        reference = VersionRef(release.source, release.version)
         stored = bring(recipe, reference, store=store, offline=offline, report=report)
         result = apply_series(store.objects, stored.tree, plan.patches, parent=stored.commit)
         if not result.applied:

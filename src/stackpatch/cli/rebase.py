@@ -114,8 +114,8 @@ def _dry_run(work: Workspace, onto: str, report: Report) -> tuple[State, Stored]
     from stackpatch.model.reference import VersionRef
     from stackpatch.series.rebase import State, advance
 
-    base = work.base(report)
     target = work.resolve(VersionRef.parse(onto), report)
+    base = work.base(report, like=target)
     work.on_base(base)
     state = State(
         work.recipe.stack,
@@ -133,8 +133,8 @@ def _dry_run(work: Workspace, onto: str, report: Report) -> tuple[State, Stored]
 def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool) -> None:
     from stackpatch.model.reference import VersionRef
 
-    base = work.base(report)
     target = work.resolve(VersionRef.parse(onto), report)
+    base = work.base(report, like=target)
     if target.tree == base.tree:
         msg = f"{work.recipe.stack} {work.release.version} is on {target.label} already"
         raise InputError(msg, hint="name another version with --onto")

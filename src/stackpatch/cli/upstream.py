@@ -50,11 +50,13 @@ def command(
     with reporting() as report:
         if history:
             work.fetch_history()
-        base = work.base(report)
         targets = _targets(work, at or [], report)
-        work.on_base(base)
         tracker = Tracker(cache_root() / "links.json", offline=offline)
-        reports = [_judge(work, base, target, tracker) for target in targets]
+        reports = []
+        for target in targets:
+            base = work.base(report, like=target)
+            work.on_base(base)
+            reports.append(_judge(work, base, target, tracker))
         tracker.save()
     documents = [document for document, _ in reports]
     texts = [line for _, lines in reports for line in lines]

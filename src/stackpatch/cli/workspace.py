@@ -47,12 +47,19 @@ class Workspace:
 
         return SourceStore(self.recipe.stack)
 
-    def base(self, report: Report) -> Stored:
+    def base(self, report: Report, *, like: Stored | None = None) -> Stored:
         """The release in the source store, brought there if it is not.
 
-        An sdist holds more of the git tree than a wheel; git is taken where it was fetched.
+        like: for a version from git, the release from git where it was fetched: only then is
+        there a history between the two.
         """
-        return self.bring(self.release.version, report)
+        from stackpatch.model.reference import SourceKind, VersionRef
+
+        if like is not None and like.kind is SourceKind.GIT:
+            found = self.store.find(SourceKind.GIT, self.release.version)
+            if found is not None:
+                return found
+        return self.resolve(VersionRef(self.release.source, self.release.version), report)
 
     def bring(self, version: str, report: Report) -> Stored:
         """A version in the source store, fetched if it is not there.

@@ -204,8 +204,19 @@ class Release(_Model):
         """The date in seconds since 1970, for SOURCE_DATE_EPOCH."""
         return int(datetime.fromisoformat(self.date).timestamp())
 
+    @property
+    def source(self) -> SourceKind:
+        """The kind of source that stands for the release, the same on every machine.
 
-class ArchSettings(_Model):
+        A pinned sdist before a pinned wheel, which holds less of the git tree; git where the
+        recipe pins no file. What else a person has fetched does not count.
+        """
+        kinds = {artefact.kind for artefact in self.artefacts}
+        archives = (kind for kind in (SourceKind.SDIST, SourceKind.WHEEL) if kind in kinds)
+        return next(archives, SourceKind.GIT)
+
+
+class ArchSettings(Strict):
     """What the stack needs on one GPU architecture, and who has seen it work there."""
 
     env: dict[VariableName, VariableValue] = Field(
