@@ -13,7 +13,7 @@ STAMP := .venv/.made-from
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help demo test bench lint types docs fresh check clean
+.PHONY: help demo test browser bench lint types docs fresh check clean
 
 help:
 	@echo "make demo    build flashinfer for $(ARCH) and show what came out"
@@ -38,8 +38,15 @@ demo: $(STAMP)
 	@find dist -type f -size +0 | sort | xargs ls -lh | awk '{print $$5 "\t" $$9}'
 
 # Two processes: the machines that we know have two cores. One file's tests stay together.
-test: $(STAMP)
+test: $(STAMP) browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The matrix page is tested in Chromium. As root on Debian or Ubuntu it is installed; elsewhere the
+# tests that need it fail and say so.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	  { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null || { echo "make: no chromium and chromedriver; the page's tests will fail" >&2; exit 0; }; \
+	    echo "installing chromium and chromium-driver"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver >/dev/null; }
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

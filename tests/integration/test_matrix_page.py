@@ -1,0 +1,200 @@
+"""The matrix page in headless Chromium: what a person sees, clicks and types.
+
+Needs Debian's chromium and chromium-driver (`make browser`). The driver is spoken to by the
+WebDriver protocol itself, on the loopback.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stackpatch.cli.matrix import page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WORDS = ("needed", "conflict", "upstreamed", "obsolete", "partial", "misplaced", "unsure")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+EVIL = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
+
+
+def document() -> dict[str, Any]:
+    versions = [f"0.6.{number}" for number in range(7)]
+
+    def cell(version: str, word: str) -> dict[str, Any]:
+        piece = {
+            "layer": "effect",
+            "says": f"{word} at {version}",
+            "path": "a/b.py",
+            "line": 7,
+            "symbol": "build",
+            "text": "major == 12",
+        }
+        return {"version": version, "verdict": word, "detail": "why", "evidence": [piece]}
+
+    patches = [
+        {
+            "name": f"{row}.patch",
+            "path": f"patches/{row}.patch",
+            "subject": subject,
+            "landed": None,
+            "cells": [cell(v, WORDS[(column + row) % 7]) for column, v in enumerate(versions)],
+        }
+        for row, subject in enumerate(("Open the gate", EVIL))
+    ]
+    return {
+        "stack": "demo",
+        "release": "1.0",
+        "versions": versions,
+        "newest_clean": None,
+        "newest_ready": "0.6.2",
+        "patches": patches,
+    }
+
+
+class Browser:
+    def __init__(self, port: int, profile: Path) -> None:
+        self._base = f"http://127.0.0.1:{port}"
+        options = {"args": [*FLAGS, f"--user-data-dir={profile}", "--window-size=1400,900"]}
+        if binary := shutil.which("chromium"):
+            options["binary"] = binary  # type: ignore[assignment]
+        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
+        self._base += f"/session/{self._call('POST', '/session', wanted)['sessionId']}"
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        data = json.dumps(body or {}).encode() if method == "POST" else None
+        asked = urllib.request.Request(self._base + path, data, method=method)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def open(self, path: Path) -> None:
+        self._call("POST", "/url", {"url": path.as_uri()})
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
+
+    def click(self, selector: str) -> None:
+        found = self._call("POST", "/element", {"using": "css selector", "value": selector})
+        self._call("POST", f"/element/{found[ELEMENT]}/click")
+
+    def keys(self, text: str) -> None:
+        active = self._call("GET", "/element/active")[ELEMENT]
+        self._call("POST", f"/element/{active}/value", {"text": text})
+
+    def scheme(self, name: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        named = {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}}
+        self._call("POST", "/goog/cdp/execute", named)
+
+    def quit(self) -> None:
+        self._call("DELETE", "")
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Iterator[Browser]:
+    if shutil.which("chromedriver") is None or shutil.which("chromium") is None:
+        pytest.fail("the page is checked in Chromium: `make browser` installs it (Debian, root)")
+    driver = subprocess.Popen(
+        ("chromedriver", "--port=0"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert driver.stdout is not None
+        port = 0
+        for line in driver.stdout:
+            if found := re.search(r"started successfully on port (\d+)", line):
+                port = int(found[1])
+                break
+        assert port
+        browser = Browser(port, tmp_path / "profile")
+        target = tmp_path / "matrix.html"
+        target.write_text(page(document()))
+        browser.open(target)
+        try:
+            yield browser
+        finally:
+            browser.quit()
+    finally:
+        driver.terminate()
+        driver.communicate(timeout=30)
+
+
+EVIDENCE = "return document.getElementById('evidence').innerText"
+COLOURS = """const found = {};
+for (const b of document.querySelectorAll('button.cell'))
+  found[b.classList[1]] = getComputedStyle(b).backgroundColor;
+return found"""
+FOCUSED = "return document.activeElement.getAttribute('aria-label')"
+
+
+def test_the_grid_shows_every_cell_in_its_colour(shown: Browser) -> None:
+    assert shown.run("return document.querySelectorAll('button.cell').length") == 14
+    assert shown.run("return document.querySelectorAll('thead th').length") == 8
+    assert shown.run("return document.querySelectorAll('tbody tr').length") == 2
+    colours = shown.run(COLOURS)
+    assert sorted(colours) == sorted(WORDS)
+    assert len(set(colours.values())) == 7, "no two verdicts look the same"
+    sizes = shown.run(
+        "return [...document.querySelectorAll('button.cell')].every(b => b.offsetWidth >= 20)"
+    )
+    assert sizes
+    assert "0.6.2" in shown.run("return document.getElementById('facts').innerText")
+
+
+def test_a_click_shows_the_evidence(shown: Browser) -> None:
+    shown.click("tbody tr:first-child td:nth-of-type(3) button")
+    text = shown.run(EVIDENCE)
+    for piece in ("Open the gate at 0.6.2", "upstreamed", "a/b.py:7", "build", "major == 12"):
+        assert piece in text
+    assert shown.run("return document.querySelectorAll('[aria-pressed=true]').length") == 1
+
+
+def test_the_keyboard_reaches_every_cell(shown: Browser) -> None:
+    shown.run("document.querySelector('button.cell[tabindex=\"0\"]').focus()")
+    shown.keys("\ue014\ue014")  # right, right
+    assert "0.6.2" in shown.run(FOCUSED)
+    shown.keys("\ue015")  # down
+    assert shown.run(FOCUSED).startswith(EVIL)
+    shown.keys("\ue010")  # End
+    assert "0.6.6" in shown.run(FOCUSED)
+    shown.keys("\ue014\ue015")  # no further
+    assert "0.6.6" in shown.run(FOCUSED)
+    shown.keys("\ue007")  # Enter
+    assert "0.6.6" in shown.run(EVIDENCE)
+
+
+def test_the_dark_is_dark(shown: Browser) -> None:
+    back = "return getComputedStyle(document.body).backgroundColor"
+    shown.scheme("light")
+    light, bright = shown.run(COLOURS), shown.run(back)
+    shown.scheme("dark")
+    dark, black = shown.run(COLOURS), shown.run(back)
+    assert all(light[word] != dark[word] for word in WORDS)
+    assert (
+        sum(map(int, re.findall(r"\d+", black))) < 150 < sum(map(int, re.findall(r"\d+", bright)))
+    )
+
+
+def test_nothing_leaves_the_page_and_text_is_only_text(shown: Browser) -> None:
+    assert shown.run("return performance.getEntriesByType('resource').length") == 0
+    assert shown.run("return document.title").startswith("demo 1.0")
+    assert shown.run("return document.images.length") == 0
+    heads = "return [...document.querySelectorAll('tbody th')].map(t => t.innerText)"
+    assert shown.run(heads)[1] == EVIL
