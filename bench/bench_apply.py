@@ -111,13 +111,13 @@ def in_store(work: Path, store: Path, tree: str, name: str, folder: Path) -> Con
 
 
 def apply(store: Path, tree: str, folder: Path) -> None:
-    """What `stackpatch apply` does between reading the recipe and writing the tree."""
+    """What `stackpatch build` does between reading the recipe and making the wheel."""
     from stackpatch.model.series import load_series
     from stackpatch.series.apply import apply_series
     from stackpatch.sources.objects import Objects
 
     patches = load_series(folder).for_arch("sm121").patches
-    result = apply_series(Objects(store), tree, patches)
+    result = apply_series(Objects(store).scratch(), tree, patches)
     if not result.applied or len(result.commits) != len(patches):
         msg = "the series does not apply: nothing was measured"
         raise RuntimeError(msg)

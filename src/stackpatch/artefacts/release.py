@@ -73,12 +73,13 @@ def build_release(
         )
         reference = VersionRef(release.source, release.version)
         stored = bring(recipe, reference, store=store, offline=offline, report=report)
-        result = apply_series(store.objects, stored.tree, plan.patches, parent=stored.commit)
+        objects = store.objects.scratch()
+        result = apply_series(objects, stored.tree, plan.patches, parent=stored.commit)
         if not result.applied:
             raise not_applied(plan.inputs.series or recipe.stack, stored.label, result)
         with RawZip(wheel) as source:
             held = frozenset(source.members)
-        changes = shipped_changes(store.objects, stored.tree, result.changes, plan.layout, held)
+        changes = shipped_changes(objects, stored.tree, result.changes, plan.layout, held)
         return Prepared(wheel, changes)
 
     return build(plan, base, prepare, out=out, caches=caches)

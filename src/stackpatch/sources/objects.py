@@ -21,6 +21,7 @@ EXECUTABLE = int(FileMode.BLOB_EXECUTABLE)
 SYMLINK = int(FileMode.LINK)
 SUBMODULE = int(FileMode.COMMIT)
 DIRECTORY = int(FileMode.TREE)
+_BEFORE_THE_DISK = 100  # libgit2 gives loose objects the priority 1 and packs 2
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
@@ -63,6 +64,18 @@ class Objects:
         # How often a whole tree was walked: callers learn whether an answer depended on all of it.
         self.walks = 0
         self._trees: dict[str, dict[str, Entry]] = {}
+
+    def scratch(self) -> Objects:
+        """The same objects; what is written through the new ones stays in memory.
+
+        For results that no other process and no reference needs: applying a series costs half,
+        and the store does not grow. A child `git` does not see what was written.
+        """
+        from stackpatch.sources.memory import MemoryBackend
+
+        above = Objects(self.path)
+        above.repository.odb.add_backend(MemoryBackend(), _BEFORE_THE_DISK)
+        return above
 
     def blob(self, blob_id: str) -> bytes:
         """The content of a blob. Raises KeyError when it is not in the store."""
