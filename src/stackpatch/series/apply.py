@@ -232,7 +232,7 @@ def _apply_file(objects: Objects, tree: str, room: str, file: FilePatch) -> _Out
             return refuse("exists", f"{file.new_path} is {kind} in the tree")
 
     before = Side(file.old_path or file.path, objects.blob(old.id) if old else b"")
-    base = _base(objects, file, before)
+    base = _base(objects, file, before, old)
     placed, refused = place_hunks(file.hunks, before, base)
     if refused:
         return [_failure(file, hunk) for hunk in refused]
@@ -257,10 +257,12 @@ def _apply_file(objects: Objects, tree: str, room: str, file: FilePatch) -> _Out
     return FileApplied(file.path, file.change, tuple(placed)), changes
 
 
-def _base(objects: Objects, file: FilePatch, before: Side) -> Side | None:
+def _base(objects: Objects, file: FilePatch, before: Side, old: Entry | None) -> Side | None:
     """The file that the patch was made on, by the blob id on its index line."""
     if file.change is Change.ADD:
         return before
+    if old is not None and file.old_id and len(file.old_id) >= 7 and old.id.startswith(file.old_id):
+        return before  # the usual case: this very file; no search in the store
     blob = objects.find_blob(file.old_id) if file.old_id else None
     if blob is None:
         # A pure rename has no index line: it names no lines, so there is nothing to misplace.
