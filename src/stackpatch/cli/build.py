@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackpatch.artefacts.build import BuildResult
+    from stackpatch.checks.gates_opened import Opened
     from stackpatch.installed.advice import Advice
 
 
@@ -53,6 +54,7 @@ def command(
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
     from stackpatch.artefacts.release import build_release, plan_release
+    from stackpatch.cli.gates import opened_gates
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
     from stackpatch.installed.advice import for_build
@@ -60,7 +62,7 @@ def command(
 
     work = open_workspace(stack, root, offline=offline)
     wanted = parse_arch(arch)
-    plan, opened = plan_release(
+    plan, base_image = plan_release(
         work.recipe, work.release, wanted, work.series, engine=engine, base=base, site=site
     )
     if dry_run:
@@ -74,15 +76,28 @@ def command(
             work.release,
             wanted,
             plan,
-            opened,
+            base_image,
             out=out,
             offline=offline,
             report=report,
             caches=[one.document() for one in advice],
         )
+        opened = opened_gates(work, wanted, plan.patches, report)
     state = work.recipe.arch(wanted.name).verified.value
-    document = {**result.json(), "verified": state}
-    output.emit("build", document, _text(result, advice, state), json=json)
+    whole: dict[str, object] = {
+        **result.json(),
+        "verified": state,
+        "gates": None if opened is None else [gate.json() for gate in opened],
+    }
+    lines = [*_text(result, advice, state), *_gates(opened)]
+    output.emit("build", whole, lines, json=json)
+
+
+def _gates(opened: Sequence[Opened] | None) -> list[str]:
+    """Which gates the series opens, and whether a kernel stands behind them."""
+    if opened is None:
+        return ["gates    not looked at: the release's sources are not in the source store"]
+    return [f"gate     {gate.line()}" for gate in opened]
 
 
 def _text(result: BuildResult, advice: Sequence[Advice], state: str) -> list[str]:

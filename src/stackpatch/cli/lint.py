@@ -25,12 +25,14 @@ def command(
     root: RootOption = None,
 ) -> None:
     """Check recipes and patch headers; report every error at once."""
+    from stackpatch.cli.gates import unexplained_gates
     from stackpatch.installed.caches import CACHES
     from stackpatch.model.collection import Collection
     from stackpatch.model.lint import lint
 
     collection = Collection(find_root(root).path)
     report = lint(collection, stacks or (), known_caches=frozenset(CACHES))
+    report.warnings = sorted([*report.warnings, *unexplained_gates(collection, stacks or ())])
     problems, warnings = report.problems, report.warnings
     if strict:
         problems, warnings = sorted([*problems, *warnings]), []

@@ -12,10 +12,11 @@ from datetime import datetime
 from enum import StrEnum
 
 from packaging.utils import parse_wheel_filename
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from stackpatch.errors import InputError
 from stackpatch.model import nearest
+from stackpatch.model.recipe_base import Strict
 from stackpatch.model.recipe_fields import (
     CommitText,
     DateText,
@@ -35,6 +36,8 @@ from stackpatch.model.recipe_fields import (
     VariableValue,
     VersionText,
 )
+from stackpatch.model.recipe_gates import Gates
+from stackpatch.model.recipe_smoke import SmokeCheck
 from stackpatch.model.reference import SourceKind
 
 # With several files that differ only by machine, the one whose sources we read.
@@ -58,17 +61,7 @@ class Verified(StrEnum):
     RUNS = "runs"
 
 
-class _Model(BaseModel):
-    # defer_build: only the outermost type is compiled, on its first use (40 ms saved).
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: name.replace("_", "-"),
-        defer_build=True,
-    )
-
-
-class Upstream(_Model):
+class Upstream(Strict):
     """Where the upstream project is found."""
 
     git: GitUrl = Field(description="Repository with the release tags: a URL or an absolute path.")
@@ -76,7 +69,7 @@ class Upstream(_Model):
     package: PackageName = Field(description="Import package that the distribution installs.")
 
 
-class LayoutRule(_Model):
+class LayoutRule(Strict):
     """Where the paths with a prefix lie in the upstream git tree."""
 
     here: PathText = Field(
@@ -93,7 +86,7 @@ class LayoutRule(_Model):
 _AS_IN_GIT = (LayoutRule(here="", git=""),)
 
 
-class Layouts(_Model):
+class Layouts(Strict):
     """How the paths of each kind of archive map to the upstream git tree.
 
     Without rules: as they are. With rules, a path that none matches is not in the git tree.
@@ -117,7 +110,7 @@ class Layouts(_Model):
                 return _AS_IN_GIT
 
 
-class CommitEvidence(_Model):
+class CommitEvidence(Strict):
     """How we know that the release was made from its commit."""
 
     kind: EvidenceKind = Field(
@@ -127,7 +120,7 @@ class CommitEvidence(_Model):
     detail: Sentence = Field(description="Where it was read, or what was tried.")
 
 
-class Artefact(_Model):
+class Artefact(Strict):
     """One file of a release on the package index; kind and platform follow from its name."""
 
     file: Sentence = Field(description="Its name on the index: NAME-VERSION.tar.gz or a wheel's.")
@@ -163,14 +156,14 @@ class Artefact(_Model):
         return tuple(sorted(f"{number[0]}.{number[1:]}" for number in numbers))
 
 
-class Stamp(_Model):
+class Stamp(Strict):
     """Where the package itself says its version, for the patched wheel to say its own."""
 
     path: PathText = Field(description="Path of the Python file in the wheel.")
     variable: VariableName = Field(description="Module variable that holds the version.")
 
 
-class Release(_Model):
+class Release(Strict):
     """One pinned upstream version."""
 
     version: VersionText = Field(description="PEP 440 version, in quotes.")
@@ -230,14 +223,14 @@ class ArchSettings(Strict):
     notes: str = Field(default="", description="What a person must know on this arch.")
 
 
-class Issue(_Model):
+class Issue(Strict):
     """An upstream issue or pull request that matters to the stack."""
 
     url: Url = Field(description="Its address.")
     why: Sentence = Field(description="What it means for us, and what would make us look again.")
 
 
-class Recipe(_Model):
+class Recipe(Strict):
     """`recipes/STACK.yaml`."""
 
     stack: StackName = Field(description="The stack's name, and this file's.")
@@ -265,6 +258,13 @@ class Recipe(_Model):
     shadowed_by: tuple[DistributionName, ...] = Field(
         default=(),
         description="Distributions whose prebuilt code wins over patched source when installed.",
+    )
+    gates: Gates = Field(
+        default=Gates(),
+        description="Checks for the GPU in the sources, and which kernels stand behind them.",
+    )
+    smoke: tuple[SmokeCheck, ...] = Field(
+        default=(), description="What `stackpatch smoke` runs, in order; the names are distinct."
     )
     issues: tuple[Issue, ...] = Field(
         default=(), description="Upstream issues and pull requests that matter to the stack."

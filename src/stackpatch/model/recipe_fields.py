@@ -15,6 +15,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field
 
+from stackpatch.model.arch import CodeArch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -87,6 +89,34 @@ def _distribution_fault(value: str) -> str | None:
     return None if value == normal else f"{value!r} is {normal!r} on the index (PEP 503)"
 
 
+def _day_fault(value: str) -> str | None:
+    try:
+        known = re.fullmatch(_DAY, value) and datetime.fromisoformat(value)
+    except ValueError:
+        known = None
+    return None if known else f"{value!r} is not a day such as 2026-11-21"
+
+
+def _pattern_fault(value: str) -> str | None:
+    from stackpatch.model.trailers import compile_pattern
+
+    try:
+        compile_pattern(value)
+    except ValueError as error:
+        return f"not a regular expression: {error}"
+    return None
+
+
+def _code_fault(value: str) -> str | None:
+    for one in value.split("|"):
+        try:
+            CodeArch.parse(one)
+        except ValueError:
+            return f"{value!r} is no target such as sm_100f"
+    return None
+
+
+_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
 _COMMIT = r"[0-9a-f]{40}"
 _SHA256 = r"[0-9a-f]{64}"
@@ -110,6 +140,12 @@ Sentence = Annotated[
 VersionText = Annotated[str, _checked(_version_fault)]
 RangeText = Annotated[str, _checked(_range_fault)]
 PathText = Annotated[str, _checked(_path_fault)]
+DayText = Annotated[str, Field(json_schema_extra=_schema(_DAY)), _checked(_day_fault)]
+PatternText = Annotated[str, _checked(_pattern_fault)]
+CodeText = Annotated[str, _checked(_code_fault)]
+GlobText = Annotated[
+    str, _checked(lambda value: None if value.strip("/ ") == value and value else "not a pattern")
+]
 DateText = Annotated[str, Field(json_schema_extra=_schema(_DATE)), _checked(_date_fault)]
 CommitText = Annotated[
     str,

@@ -19,7 +19,16 @@ from stackpatch.model.recipe import (
     Stamp,
     Upstream,
 )
+from stackpatch.model.recipe_gates import (
+    Compiled,
+    GateRule,
+    Gates,
+    Kernels,
+    Measured,
+    Shipped,
+)
 from stackpatch.model.recipe_rules import cross_check
+from stackpatch.model.recipe_smoke import SmokeCheck
 from stackpatch.model.yamlfile import Document, Fault, parse, raise_faults
 
 if TYPE_CHECKING:
@@ -41,6 +50,13 @@ _NESTED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (Recipe, "releases"): Release,
     (Recipe, "archs"): ArchSettings,
     (Recipe, "issues"): Issue,
+    (Recipe, "gates"): Gates,
+    (Recipe, "smoke"): SmokeCheck,
+    (Gates, "rules"): GateRule,
+    (Gates, "kernels"): Kernels,
+    (Gates, "shipped"): Shipped,
+    (Kernels, "measured"): Measured,
+    (Kernels, "compiled"): Compiled,
     (Layouts, "sdist"): LayoutRule,
     (Layouts, "wheel"): LayoutRule,
     (Release, "artefacts"): Artefact,

@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from stackpatch.model import recipe as recipe_types
-from stackpatch.model import recipe_fields
+from stackpatch.model import recipe_fields, recipe_gates, recipe_smoke
 from stackpatch.model.arch import ARCHES, Arch
 from stackpatch.model.recipe import Recipe
 
@@ -34,6 +34,13 @@ _TYPES: tuple[type[BaseModel], ...] = (
     recipe_types.Stamp,
     recipe_types.ArchSettings,
     recipe_types.Issue,
+    recipe_gates.Gates,
+    recipe_gates.GateRule,
+    recipe_gates.Kernels,
+    recipe_gates.Measured,
+    recipe_gates.Compiled,
+    recipe_gates.Shipped,
+    recipe_smoke.SmokeCheck,
 )
 _KINDS: dict[Any, str] = {
     recipe_fields.Sentence: "text",
@@ -53,7 +60,12 @@ _KINDS: dict[Any, str] = {
     recipe_fields.FolderName: "folder name",
     recipe_fields.TagName: "tag",
     recipe_fields.PythonVersion: "Python version",
+    recipe_fields.DayText: "day",
+    recipe_fields.PatternText: "regular expression",
+    recipe_fields.CodeText: "target",
+    recipe_fields.GlobText: "pattern",
     str: "text",
+    bool: "`true` or `false`",
     int: "whole number",
     NoneType: "null",
 }
