@@ -13,11 +13,12 @@ STAMP := .venv/.made-from
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help demo test browser bench lint types docs fresh check clean
+.PHONY: help demo smoke-gpu test browser bench lint types docs fresh check clean
 
 help:
 	@echo "make demo    build flashinfer for $(ARCH) and show what came out"
 	@echo "make test    all tests"
+	@echo "make smoke-gpu ARCH=sm90   build for this machine's GPU, install, run the smoke checks"
 	@echo "make check   lint, types, layers, generated files: all that CI runs beside the tests"
 	@echo "make bench   time the commands beside their peers; writes docs/benchmarks.md"
 	@echo "make docs    regenerate what is generated"
@@ -36,6 +37,10 @@ demo: $(STAMP)
 	$(BIN)/stackpatch build flashinfer --arch $(ARCH) --out dist
 	@echo
 	@find dist -type f -size +0 | sort | xargs ls -lh | awk '{print $$5 "\t" $$9}'
+
+# On a machine with a GPU: make smoke-gpu ARCH=sm120, into an environment of yours with PYTHON_GPU=…
+smoke-gpu: $(STAMP)
+	scripts/smoke-gpu --arch $(ARCH) $(if $(PYTHON_GPU),--python $(PYTHON_GPU))
 
 # Two processes: the machines that we know have two cores. One file's tests stay together.
 test: $(STAMP) browser

@@ -1,4 +1,4 @@
-"""FlashInfer's FP4 quantisation compiles for the arch with the nvcc at hand. Needs no GPU, no torch.
+"""FlashInfer's FP4 quantisation compiles for the arch with the nvcc at hand; without a GPU.
 
     python build_fp4_quantization.py --arch sm121
 
@@ -178,7 +178,7 @@ def _release(nvcc):
 
 
 def _architecture(cubin):
-    """The target in a cubin's ELF header: e_flags, bits 8 to 15 from ABI version 8 on, else 0 to 7."""
+    """The target in a cubin's ELF header, e_flags: bits 8 to 15 from ABI version 8 on."""
     with open(cubin, "rb") as file:
         header = file.read(64)
     if header[:4] != b"\x7fELF" or header[18:20] != b"\xbe\x00":  # EM_CUDA

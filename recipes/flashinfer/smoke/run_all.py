@@ -209,6 +209,7 @@ def _environment(options):
         env[name] = value
     if options.version:
         env["SMOKE_VERSION"] = options.version
+    env.pop("PYTHONSAFEPATH", None)  # a program finds _check.py beside itself
     env["PYTHONDONTWRITEBYTECODE"] = "1"  # the recipe's folder stays as it is
     return env
 
