@@ -1,4 +1,4 @@
-"""`python -m bench [NAME…]`: run the benchmarks; all of them together write docs/benchmarks.md."""
+"""`python -m bench [NAME…]`: run benchmarks and renew their blocks of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime as dt
 import importlib
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,10 @@ REPORT = HERE.parent / "docs" / "benchmarks.md"
 _HEAD = """# Benchmarks
 
 Written by `make bench`; do not edit. Every table is one run on one machine, all contenders in
-turns: the ratios say something about other machines, the times do not.
+turns: the ratios say something about other machines, the times do not. Load is what the machine
+was doing before.
 """
+_BLOCK = re.compile(r"^<!-- bench (\w+) -->\n(.*?)(?=^<!-- bench |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def main(names: Sequence[str]) -> int:
@@ -32,20 +35,27 @@ def main(names: Sequence[str]) -> int:
     if unknown:
         print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(known)}")
         return 2
-    parts, missed = [_HEAD, _machine()], 0
+    missed = 0
     for name in names or known:
+        parts = [_machine()]
         for comparison in _comparisons(name):
             rows = measure(comparison)
             goals = judge(comparison, rows)
             missed += sum(not goal.met for goal in goals)
-            part = render(comparison, rows, goals)
-            print(part, flush=True)
-            parts.append(part)
-    if not names:
-        REPORT.write_text("\n".join(parts), "utf-8")
-        print(f"wrote {REPORT.relative_to(HERE.parent)}")
+            parts.append(render(comparison, rows, goals))
+            print(parts[-1], flush=True)
+        before = REPORT.read_text("utf-8") if REPORT.exists() else ""
+        REPORT.write_text(report(before, name, "\n".join(parts), known), "utf-8")
     print(f"{missed} goals missed" if missed else "every goal met")
     return 1 if missed else 0
+
+
+def report(before: str, name: str, block: str, known: Sequence[str]) -> str:
+    """The report with this benchmark's block renewed; blocks of benchmarks that are gone go."""
+    blocks = {found[1]: found[2].strip("\n") for found in _BLOCK.finditer(before)}
+    blocks[name] = block.strip("\n")
+    kept = [f"<!-- bench {each} -->\n{blocks[each]}\n" for each in known if each in blocks]
+    return "\n".join([_HEAD, *kept])
 
 
 def render(comparison: Comparison, rows: Sequence[Row], goals: Sequence[Reached]) -> str:

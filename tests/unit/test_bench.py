@@ -103,6 +103,20 @@ def test_the_report_marks_a_missed_goal() -> None:
     assert text.startswith("## job\n\nWhy.\n")
 
 
+def test_one_benchmark_renews_its_block_and_leaves_the_others() -> None:
+    known = ["apply", "build", "help"]
+    first = bench_main.report("", "help", "## h\n\n1\n", known)
+    both = bench_main.report(first, "apply", "## a\n\n1", known)
+    again = bench_main.report(both, "help", "## h\n\n2\n", known)
+    head, _, blocks = again.partition("<!-- bench apply -->")
+    assert head.startswith("# Benchmarks\n")
+    assert blocks == "\n## a\n\n1\n\n<!-- bench help -->\n## h\n\n2\n"
+    assert bench_main.report(again, "help", "## h\n\n2\n", known) == again
+    gone = bench_main.report(again, "build", "## b", ["build", "help"])
+    assert "## a" not in gone
+    assert gone.index("## b") < gone.index("## h")
+
+
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_main.main(["nonsense"]) == 2
     assert "no such benchmark: nonsense" in capsys.readouterr().out
