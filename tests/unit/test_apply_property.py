@@ -7,25 +7,59 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
+from tests.gitlab import Lab, Link, Script, Thing
 
 from stackpatch.model.patch import parse_patch
 from stackpatch.series.apply import apply_patch, apply_series
-from tests.gitlab import Lab, Link, Script, Thing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAMES = st.sampled_from(
-    ["a", "b.py", "k.cu", "d/a", "d/e/f.txt", "d", "a/x", "x y", 'q"q', "t\tt", "n\nn", "é", "\udcff\udcfe",
-     "b\\s", "-dash", "dev/null", "z.cpp"]
-)  # fmt: skip
+    [
+        "a",
+        "b.py",
+        "k.cu",
+        "d/a",
+        "d/e/f.txt",
+        "d",
+        "a/x",
+        "x y",
+        'q"q',
+        "t\tt",
+        "n\nn",
+        "é",
+        "\udcff\udcfe",
+        "b\\s",
+        "-dash",
+        "dev/null",
+        "z.cpp",
+    ]
+)
 LINES = st.lists(
     st.sampled_from(
-        ["int a;", "def f():", "    return [10]", "}", "", "  gate(10);", "x", "y", "\xa0\xff", "cr\r",
-         "-- ", "--- a/x", "+++ b/x", "@@ -1 +1 @@", "diff --git a/x b/x", "\\ No newline", "From me"]
+        [
+            "int a;",
+            "def f():",
+            "    return [10]",
+            "}",
+            "",
+            "  gate(10);",
+            "x",
+            "y",
+            "\xa0\xff",
+            "cr\r",
+            "-- ",
+            "--- a/x",
+            "+++ b/x",
+            "@@ -1 +1 @@",
+            "diff --git a/x b/x",
+            "\\ No newline",
+            "From me",
+        ]
     ),
     max_size=12,
-)  # fmt: skip
+)
 
 
 def _text(lines: list[str], end: bool) -> bytes:
@@ -166,7 +200,7 @@ def sources(draw: st.DrawFn) -> tuple[str, bytes, bytes, bytes]:
     """A file with sibling blocks, our change, and what upstream made of it meanwhile."""
     path = draw(SOURCE)
     names = draw(st.lists(st.sampled_from("ABCD"), min_size=2, max_size=4, unique=True))
-    gates = {name: 10 for name in names}
+    gates = dict.fromkeys(names, 10)
     base = _blocks(path, names, gates, {})
     target = draw(st.sampled_from(names))
     ours = _blocks(path, names, {**gates, target: 12}, {})
@@ -182,7 +216,9 @@ def sources(draw: st.DrawFn) -> tuple[str, bytes, bytes, bytes]:
             up_names[draw(st.integers(0, len(names) - 1))] = "R"
         case _:
             pass
-    changed = draw(st.dictionaries(st.sampled_from(names), st.sampled_from([11, 12, 10]), max_size=2))
+    changed = draw(
+        st.dictionaries(st.sampled_from(names), st.sampled_from([11, 12, 10]), max_size=2)
+    )
     extra = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 4), max_size=2))
     up = _blocks(path, up_names, {name: gates.get(name, 10) for name in up_names} | changed, extra)
     return path, base, ours, up
@@ -193,7 +229,14 @@ def _blocks(
 ) -> bytes:
     out = []
     for name in names:
-        body = ["int dev = 0;", "props(dev);", "major(dev);", f"check({gates[name]});", "shape();", "run();"]
+        body = [
+            "int dev = 0;",
+            "props(dev);",
+            "major(dev);",
+            f"check({gates[name]});",
+            "shape();",
+            "run();",
+        ]
         if name in extra:
             body.insert(extra[name], "extra();")
         match path:
@@ -211,7 +254,7 @@ def _blocks(
 def test_on_a_changed_file_we_never_do_what_git_would_not(
     lab: Lab, case: tuple[str, bytes, bytes, bytes], context: str
 ) -> None:
-    """Where we apply, `git apply` accepts too (perhaps elsewhere); so does a merge that is right."""
+    """Where we apply, `git apply` accepts too (perhaps elsewhere); a right merge agrees."""
     path, base, ours, up = case
     first = lab.commit({path: base})
     second = lab.commit({path: ours}, first)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.gitlab import Lab, Link, Script, Submodule, Thing
 
 from stackpatch.model.patch import parse_patch
 from stackpatch.series.apply import apply_patch
 from stackpatch.series.landed import decide
-from tests.gitlab import Lab, Link, Script, Submodule, Thing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,14 +58,33 @@ class Dialect:
     def function(self, name: str, *gates: str, indent: str = "", args: str = "") -> str:
         """A function with gates between equal lines, as all its siblings have them."""
         if self.name == "python":
-            lines = [f"def {name}({args}):", "    props = get_props()", "    minor = props.minor",
-                     "    major = props.major", *(f"    {gate}" for gate in gates), "    check_shape()",
-                     "    check_dtype()", "    launch()", "    return done()", "", ""]  # fmt: skip
+            lines = [
+                f"def {name}({args}):",
+                "    props = get_props()",
+                "    minor = props.minor",
+                "    major = props.major",
+                *(f"    {gate}" for gate in gates),
+                "    check_shape()",
+                "    check_dtype()",
+                "    launch()",
+                "    return done()",
+                "",
+                "",
+            ]
         else:
-            lines = [f"void {name}({args}) {{", "  auto props = get_props();",
-                     "  int minor = props.minor;", "  int major = props.major;",
-                     *(f"  {gate}" for gate in gates), "  check_shape();", "  check_dtype();",
-                     "  launch();", "  done();", "}", ""]  # fmt: skip
+            lines = [
+                f"void {name}({args}) {{",
+                "  auto props = get_props();",
+                "  int minor = props.minor;",
+                "  int major = props.major;",
+                *(f"  {gate}" for gate in gates),
+                "  check_shape();",
+                "  check_dtype();",
+                "  launch();",
+                "  done();",
+                "}",
+                "",
+            ]
         return "".join(f"{indent}{line}\n" if line else "\n" for line in lines)
 
     def group(self, name: str, *functions: str) -> str:
@@ -121,13 +140,28 @@ def shared(d: Dialect) -> Iterator[Case]:
     f, s, r, n, fill = d.function, d.strict, d.relaxed, d.reworked, d.fill
     moe = d.says("moe")
 
-    def case(name: str, base: str, ours: str, up: str, words: str, *effects: str,
-             plain: str | None = None, others: Mapping[str, Thing] | None = None,
-             base_others: Mapping[str, Thing] | None = None) -> Case:  # fmt: skip
+    def case(
+        name: str,
+        base: str,
+        ours: str,
+        up: str,
+        words: str,
+        *effects: str,
+        plain: str | None = None,
+        others: Mapping[str, Thing] | None = None,
+        base_others: Mapping[str, Thing] | None = None,
+    ) -> Case:
         was = dict(base_others or {})
         now = {d.path: up, **(others if others is not None else was)}
-        return Case(f"{d.name}: {name}", {d.path: base, **was}, {d.path: ours, **was}, now,
-                    words, effects, plain)  # fmt: skip
+        return Case(
+            f"{d.name}: {name}",
+            {d.path: base, **was},
+            {d.path: ours, **was},
+            now,
+            words,
+            effects,
+            plain,
+        )
 
     pair = f("moe", s) + fill + f("fp4", s)
     fixed = f("moe", r) + fill + f("fp4", s)
@@ -136,158 +170,482 @@ def shared(d: Dialect) -> Iterator[Case]:
     yield case("lines between", pair, fixed, f("moe", s) + fill + fill + f("fp4", s), "needed", moe)
     yield case("the function moved", pair, fixed, f("fp4", s) + fill + f("moe", s), "needed", moe)
     yield case("wrong sibling", pair, fixed, f("moe", n) + fill + f("fp4", s), "misplaced", moe)
-    yield case("wrong sibling above", f("fp4", s) + fill + f("moe", s), f("fp4", s) + fill + f("moe", r),
-               f("fp4", s) + fill + f("moe", n), "misplaced", moe)  # fmt: skip
-    yield case("adjacent sibling", f("moe", s) + f("fp4", s), f("moe", r) + f("fp4", s),
-               f("moe", n) + f("fp4", s), "misplaced", moe)  # fmt: skip
+    yield case(
+        "wrong sibling above",
+        f("fp4", s) + fill + f("moe", s),
+        f("fp4", s) + fill + f("moe", r),
+        f("fp4", s) + fill + f("moe", n),
+        "misplaced",
+        moe,
+    )
+    yield case(
+        "adjacent sibling",
+        f("moe", s) + f("fp4", s),
+        f("moe", r) + f("fp4", s),
+        f("moe", n) + f("fp4", s),
+        "misplaced",
+        moe,
+    )
     yield case("sibling, ours gone", pair, fixed, fill + f("fp4", s), "misplaced unsure", moe)
-    yield case("sibling, ours renamed", pair, fixed, f("mixture", s) + fill + f("fp4", s),
-               "misplaced unsure", moe)  # fmt: skip
-    yield case("siblings renamed in a ring", pair, fixed, f("fp4", s) + fill + f("moe2", s),
-               "misplaced unsure", moe)  # fmt: skip
-    yield case("sibling added above, ours reworked", f("moe", s), f("moe", r), f("new", s) + f("moe", n),
-               "misplaced", moe)  # fmt: skip
-    yield case("sibling added above, ours kept", f("moe", s), f("moe", r), f("new", s) + f("moe", s),
-               "needed", moe)  # fmt: skip
-    yield case("sibling landed, ours not", pair, fixed, f("moe", s) + fill + f("fp4", r), "needed", moe)
-    yield case("sibling landed, ours reworked", pair, fixed, f("moe", n) + fill + f("fp4", r),
-               "conflict", moe, plain="unsure")  # fmt: skip
+    yield case(
+        "sibling, ours renamed",
+        pair,
+        fixed,
+        f("mixture", s) + fill + f("fp4", s),
+        "misplaced unsure",
+        moe,
+    )
+    yield case(
+        "siblings renamed in a ring",
+        pair,
+        fixed,
+        f("fp4", s) + fill + f("moe2", s),
+        "misplaced unsure",
+        moe,
+    )
+    yield case(
+        "sibling added above, ours reworked",
+        f("moe", s),
+        f("moe", r),
+        f("new", s) + f("moe", n),
+        "misplaced",
+        moe,
+    )
+    yield case(
+        "sibling added above, ours kept",
+        f("moe", s),
+        f("moe", r),
+        f("new", s) + f("moe", s),
+        "needed",
+        moe,
+    )
+    yield case(
+        "sibling landed, ours not", pair, fixed, f("moe", s) + fill + f("fp4", r), "needed", moe
+    )
+    yield case(
+        "sibling landed, ours reworked",
+        pair,
+        fixed,
+        f("moe", n) + fill + f("fp4", r),
+        "conflict",
+        moe,
+        plain="unsure",
+    )
     i = d.inner
     two = d.group("Moe", f("init", s, indent=i)) + d.group("Fp4", f("init", s, indent=i))
     one = d.group("Moe", f("init", r, indent=i)) + d.group("Fp4", f("init", s, indent=i))
     moe_init = d.says(f"Moe{d.joint}init")
-    yield case("sibling method", two, one, d.group("Moe", f("init", n, indent=i))
-               + d.group("Fp4", f("init", s, indent=i)), "misplaced", moe_init)  # fmt: skip
-    yield case("sibling method, ours gone", two, one, d.group("Fp4", f("init", s, indent=i)),
-               "misplaced unsure", moe_init)  # fmt: skip
-    yield case("groups swapped", two, one, d.group("Fp4", f("init", s, indent=i))
-               + d.group("Moe", f("init", s, indent=i)), "needed", moe_init)  # fmt: skip
-    yield case("group renamed", two, one, two.replace("Moe", "Mixture"), "misplaced unsure", moe_init)
+    yield case(
+        "sibling method",
+        two,
+        one,
+        d.group("Moe", f("init", n, indent=i)) + d.group("Fp4", f("init", s, indent=i)),
+        "misplaced",
+        moe_init,
+    )
+    yield case(
+        "sibling method, ours gone",
+        two,
+        one,
+        d.group("Fp4", f("init", s, indent=i)),
+        "misplaced unsure",
+        moe_init,
+    )
+    yield case(
+        "groups swapped",
+        two,
+        one,
+        d.group("Fp4", f("init", s, indent=i)) + d.group("Moe", f("init", s, indent=i)),
+        "needed",
+        moe_init,
+    )
+    yield case(
+        "group renamed", two, one, two.replace("Moe", "Mixture"), "misplaced unsure", moe_init
+    )
 
-    twice, once = f("moe", s, "middle();", "more();", "again();", s), f("moe", r, "middle();", "more();", "again();", s)  # fmt: skip
+    twice, once = (
+        f("moe", s, "middle();", "more();", "again();", s),
+        f("moe", r, "middle();", "more();", "again();", s),
+    )
     yield case("two gates, both there", twice, once, fill + twice, "needed", moe)
-    yield case("two gates, ours reworked", twice, once, f("moe", n, "middle();", "more();", "again();", s),
-               "conflict misplaced unsure", moe)  # fmt: skip
-    yield case("two gates, ours gone", twice, once, f("moe", "middle();", "more();", "again();", s),
-               "conflict misplaced unsure", moe)  # fmt: skip
+    yield case(
+        "two gates, ours reworked",
+        twice,
+        once,
+        f("moe", n, "middle();", "more();", "again();", s),
+        "conflict misplaced unsure",
+        moe,
+    )
+    yield case(
+        "two gates, ours gone",
+        twice,
+        once,
+        f("moe", "middle();", "more();", "again();", s),
+        "conflict misplaced unsure",
+        moe,
+    )
     same = f("moe", "check_shape()", s, "check_shape()", s, "check_shape()", s)
     ours = f("moe", "check_shape()", s, "check_shape()", r, "check_shape()", s)
-    yield case("three equal gates, one gone", same, ours, f("moe", "check_shape()", s, "check_shape()", s),
-               "conflict misplaced unsure", moe)  # fmt: skip
-    yield case("three equal gates, first reworked", same, ours,
-               f("moe", "check_shape()", n, "check_shape()", s, "check_shape()", s),
-               "needed conflict misplaced unsure", moe)  # fmt: skip
+    yield case(
+        "three equal gates, one gone",
+        same,
+        ours,
+        f("moe", "check_shape()", s, "check_shape()", s),
+        "conflict misplaced unsure",
+        moe,
+    )
+    yield case(
+        "three equal gates, first reworked",
+        same,
+        ours,
+        f("moe", "check_shape()", n, "check_shape()", s, "check_shape()", s),
+        "needed conflict misplaced unsure",
+        moe,
+    )
 
     gone, without = pair, f("moe") + fill + f("fp4", s)
-    absent = d.says("moe", "!" + (r"assert major == 10" if d is PYTHON else r"ICHECK_EQ\(major, 10"))
+    absent = d.says(
+        "moe", "!" + (r"assert major == 10" if d is PYTHON else r"ICHECK_EQ\(major, 10")
+    )
     yield case("deletion, never applied", gone, without, fill + gone, "needed", absent)
     yield case("deletion, landed", gone, without, fill + without, "upstreamed", absent)
-    yield case("deletion, landed, sibling too", gone, without, fill + f("moe") + f("fp4"),
-               "upstreamed", absent)  # fmt: skip
-    yield case("deletion, gate moved down", gone, without,
-               f("moe", "prepare()", "other()", "third()", "fourth()").replace(
-                   "launch()", f"{s}\n{i}launch()") + fill + f("fp4", s),
-               "conflict misplaced unsure", absent)  # fmt: skip
-    yield case("deletion, gate moved to the end", gone, without,
-               f("moe").replace("done()", f"{s}\n{i}done()" if d is not PYTHON else "done()")
-               .replace("    launch()\n", f"    {s}\n    launch()\n") + fill + f("fp4", s),
-               "conflict misplaced unsure", absent)  # fmt: skip
-    yield case("deletion, gate moved to a helper", gone, without,
-               f("check_arch", s) + f("moe") + fill + f("fp4", s), "upstreamed unsure", absent,
-               plain="misplaced unsure")  # fmt: skip
-    yield case("deletion, gate moved to another file", gone, without,
-               f("moe") + fill + f("fp4", s), "upstreamed unsure", absent, plain="unsure",
-               others={"other/" + d.path.rsplit("/", 1)[1]: f("check_arch", s)})  # fmt: skip
-    yield case("deletion, gate in other words", gone, without,
-               f("moe", s.replace("major", "props.major")) + fill + f("fp4", s), "unsure", absent,
-               plain="misplaced unsure")  # fmt: skip
-    yield case("deletion, gate reworked", gone, without, f("moe", n) + fill + f("fp4", s),
-               "upstreamed unsure", absent, plain="misplaced unsure")  # fmt: skip
+    yield case(
+        "deletion, landed, sibling too",
+        gone,
+        without,
+        fill + f("moe") + f("fp4"),
+        "upstreamed",
+        absent,
+    )
+    yield case(
+        "deletion, gate moved down",
+        gone,
+        without,
+        f("moe", "prepare()", "other()", "third()", "fourth()").replace(
+            "launch()", f"{s}\n{i}launch()"
+        )
+        + fill
+        + f("fp4", s),
+        "conflict misplaced unsure",
+        absent,
+    )
+    yield case(
+        "deletion, gate moved to the end",
+        gone,
+        without,
+        f("moe")
+        .replace("done()", f"{s}\n{i}done()" if d is not PYTHON else "done()")
+        .replace("    launch()\n", f"    {s}\n    launch()\n")
+        + fill
+        + f("fp4", s),
+        "conflict misplaced unsure",
+        absent,
+    )
+    yield case(
+        "deletion, gate moved to a helper",
+        gone,
+        without,
+        f("check_arch", s) + f("moe") + fill + f("fp4", s),
+        "upstreamed unsure",
+        absent,
+        plain="misplaced unsure",
+    )
+    yield case(
+        "deletion, gate moved to another file",
+        gone,
+        without,
+        f("moe") + fill + f("fp4", s),
+        "upstreamed unsure",
+        absent,
+        plain="unsure",
+        others={"other/" + d.path.rsplit("/", 1)[1]: f("check_arch", s)},
+    )
+    yield case(
+        "deletion, gate in other words",
+        gone,
+        without,
+        f("moe", s.replace("major", "props.major")) + fill + f("fp4", s),
+        "unsure",
+        absent,
+        plain="misplaced unsure",
+    )
+    yield case(
+        "deletion, gate reworked",
+        gone,
+        without,
+        f("moe", n) + fill + f("fp4", s),
+        "upstreamed unsure",
+        absent,
+        plain="misplaced unsure",
+    )
 
     both = f("moe", r) + fill + f("fp4", r)
     fp4 = d.says("fp4")
     yield case("half landed", pair, both, f("moe", r) + fill + f("fp4", s), "partial", moe, fp4)
-    yield case("other half landed", pair, both, f("moe", s) + fill + f("fp4", r), "partial", moe, fp4)
-    yield case("half landed, half reworked", pair, both, f("moe", r) + fill + f("fp4", n), "partial",
-               moe, fp4)  # fmt: skip
+    yield case(
+        "other half landed", pair, both, f("moe", s) + fill + f("fp4", r), "partial", moe, fp4
+    )
+    yield case(
+        "half landed, half reworked",
+        pair,
+        both,
+        f("moe", r) + fill + f("fp4", n),
+        "partial",
+        moe,
+        fp4,
+    )
     yield case("half landed, half gone", pair, both, f("moe", r) + fill, "partial unsure", moe, fp4)
     yield case("landed", pair, fixed, fixed, "upstreamed", moe)
     yield case("squashed", pair, both, fill + both + fill, "upstreamed", moe, fp4)
-    yield case("landed and moved", pair, fixed, f("fp4", s) + fill + f("moe", r), "upstreamed", moe,
-               plain="upstreamed misplaced unsure")
+    yield case(
+        "landed and moved",
+        pair,
+        fixed,
+        f("fp4", s) + fill + f("moe", r),
+        "upstreamed",
+        moe,
+        plain="upstreamed misplaced unsure",
+    )
     yield case("landed, sibling too", pair, fixed, both, "upstreamed", moe)
-    evolved = f("moe", r.replace("12", "12, 11") if d is PYTHON else r.replace("12", "12 || major == 11"))
-    yield case("evolved", pair, fixed, evolved + fill + f("fp4", s), "upstreamed", moe,
-               plain="unsure misplaced")  # fmt: skip
-    yield case("landed and kept", pair, fixed, f("moe", r, s) + fill + f("fp4", s),
-               "unsure", moe, plain="unsure misplaced")  # fmt: skip
-    yield case("landed, strict one elsewhere in it", pair, fixed,
-               f("moe", r).replace("launch()", f"{s}\n{i}launch()") + fill + f("fp4", s),
-               "unsure", moe, plain="misplaced unsure")  # fmt: skip
-    yield case("landed in a comment", pair, fixed, f("moe", n, f"{d.comment} {r}") + fill + f("fp4", s),
-               "misplaced", moe)  # fmt: skip
-    yield case("only prose about it", pair, fixed, f("moe", n) + f"{d.comment} moe: {r}\n" + f("fp4", s),
-               "misplaced", moe)  # fmt: skip
+    evolved = f(
+        "moe", r.replace("12", "12, 11") if d is PYTHON else r.replace("12", "12 || major == 11")
+    )
+    yield case(
+        "evolved",
+        pair,
+        fixed,
+        evolved + fill + f("fp4", s),
+        "upstreamed",
+        moe,
+        plain="unsure misplaced",
+    )
+    yield case(
+        "landed and kept",
+        pair,
+        fixed,
+        f("moe", r, s) + fill + f("fp4", s),
+        "unsure",
+        moe,
+        plain="unsure misplaced",
+    )
+    yield case(
+        "landed, strict one elsewhere in it",
+        pair,
+        fixed,
+        f("moe", r).replace("launch()", f"{s}\n{i}launch()") + fill + f("fp4", s),
+        "unsure",
+        moe,
+        plain="misplaced unsure",
+    )
+    yield case(
+        "landed in a comment",
+        pair,
+        fixed,
+        f("moe", n, f"{d.comment} {r}") + fill + f("fp4", s),
+        "misplaced",
+        moe,
+    )
+    yield case(
+        "only prose about it",
+        pair,
+        fixed,
+        f("moe", n) + f"{d.comment} moe: {r}\n" + f("fp4", s),
+        "misplaced",
+        moe,
+    )
 
     helper = f("helper", f"return 12{d.end}")
     has = d.says("helper", "return 12")
-    yield case("addition, new", fill + pair, fill + helper + pair, f"{d.comment} c\n" + fill + pair,
-               "needed", has)
+    yield case(
+        "addition, new",
+        fill + pair,
+        fill + helper + pair,
+        f"{d.comment} c\n" + fill + pair,
+        "needed",
+        has,
+    )
     yield case("addition, landed", pair, helper + pair, helper + pair + fill, "upstreamed", has)
-    yield case("same addition at the end", pair, helper + pair, pair + helper, "upstreamed", has,
-               plain="unsure")  # fmt: skip
-    yield case("same addition in another file", pair, helper + pair, pair, "upstreamed", has,
-               plain="unsure", others={"other/" + d.path.rsplit("/", 1)[1]: helper})  # fmt: skip
-    yield case("an addition of that name elsewhere", pair, helper + pair, pair, "needed unsure",
-               has, others={"other/" + d.path.rsplit("/", 1)[1]: f("helper", f"return 7{d.end}")},
-               plain="needed unsure")  # fmt: skip
+    yield case(
+        "same addition at the end",
+        pair,
+        helper + pair,
+        pair + helper,
+        "upstreamed",
+        has,
+        plain="unsure",
+    )
+    yield case(
+        "same addition in another file",
+        pair,
+        helper + pair,
+        pair,
+        "upstreamed",
+        has,
+        plain="unsure",
+        others={"other/" + d.path.rsplit("/", 1)[1]: helper},
+    )
+    yield case(
+        "an addition of that name elsewhere",
+        pair,
+        helper + pair,
+        pair,
+        "needed unsure",
+        has,
+        others={"other/" + d.path.rsplit("/", 1)[1]: f("helper", f"return 7{d.end}")},
+        plain="needed unsure",
+    )
 
     elsewhere = "other/" + d.path.rsplit("/", 1)[1]
-    yield Case(f"{d.name}: file moved", {d.path: pair}, {d.path: fixed}, {elsewhere: pair},
-               "conflict unsure", (moe,), "unsure")  # fmt: skip
-    yield Case(f"{d.name}: file moved, landed", {d.path: pair}, {d.path: fixed}, {elsewhere: fixed},
-               "upstreamed unsure", (moe,), "unsure")  # fmt: skip
-    yield Case(f"{d.name}: function moved to another file", {d.path: pair}, {d.path: fixed},
-               {d.path: f("fp4", s), elsewhere: f("moe", s)}, "conflict misplaced unsure", (moe,),
-               "misplaced unsure")  # fmt: skip
-    yield Case(f"{d.name}: function moved and landed", {d.path: pair}, {d.path: fixed},
-               {d.path: f("fp4", n), elsewhere: f("moe", r)}, "upstreamed unsure", (moe,),
-               "unsure")  # fmt: skip
-    yield Case(f"{d.name}: file gone, a stranger has the name", {d.path: pair, elsewhere: f("moe", r)},
-               {d.path: fixed, elsewhere: f("moe", r)}, {elsewhere: "# x\n" + helper.replace("helper", "moe")
-                + f("moe_", r)}, "conflict unsure obsolete", (moe,), "unsure")  # fmt: skip
+    yield Case(
+        f"{d.name}: file moved",
+        {d.path: pair},
+        {d.path: fixed},
+        {elsewhere: pair},
+        "conflict unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: file moved, landed",
+        {d.path: pair},
+        {d.path: fixed},
+        {elsewhere: fixed},
+        "upstreamed unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: function moved to another file",
+        {d.path: pair},
+        {d.path: fixed},
+        {d.path: f("fp4", s), elsewhere: f("moe", s)},
+        "conflict misplaced unsure",
+        (moe,),
+        "misplaced unsure",
+    )
+    yield Case(
+        f"{d.name}: function moved and landed",
+        {d.path: pair},
+        {d.path: fixed},
+        {d.path: f("fp4", n), elsewhere: f("moe", r)},
+        "upstreamed unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: file gone, a stranger has the name",
+        {d.path: pair, elsewhere: f("moe", r)},
+        {d.path: fixed, elsewhere: f("moe", r)},
+        {elsewhere: "# x\n" + helper.replace("helper", "moe") + f("moe_", r)},
+        "conflict unsure obsolete",
+        (moe,),
+        "unsure",
+    )
     stranger = "".join(f"{d.comment} another {k}\n" for k in range(5)) + (
-        f"def moe(x):\n    return x in (10, 12)\n" if d is PYTHON else "bool moe(int major) {\n  return major == 12;\n}\n")  # fmt: skip
-    yield Case(f"{d.name}: file gone, a stranger has name and text", {d.path: pair, elsewhere: stranger},
-               {d.path: fixed, elsewhere: stranger}, {elsewhere: stranger}, "unsure", (moe,),
-               "unsure")  # fmt: skip
-    yield Case(f"{d.name}: function gone, a stranger has name and text", {d.path: pair, elsewhere: stranger},
-               {d.path: fixed, elsewhere: stranger}, {d.path: f("other", n), elsewhere: stranger}, "unsure",
-               (moe,), "unsure misplaced")  # fmt: skip
-    yield Case(f"{d.name}: everything gone", {d.path: pair}, {d.path: fixed}, {"README": "empty\n"},
-               "obsolete unsure", (moe,), "unsure")  # fmt: skip
-    yield Case(f"{d.name}: file gone, a name is left", {d.path: pair}, {d.path: fixed},
-               {elsewhere: f("mixture_of_experts", d.strict.replace("major", "moe_major"))},
-               "unsure", (moe,), "unsure")  # fmt: skip
+        "def moe(x):\n    return x in (10, 12)\n"
+        if d is PYTHON
+        else "bool moe(int major) {\n  return major == 12;\n}\n"
+    )
+    yield Case(
+        f"{d.name}: file gone, a stranger has name and text",
+        {d.path: pair, elsewhere: stranger},
+        {d.path: fixed, elsewhere: stranger},
+        {elsewhere: stranger},
+        "unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: function gone, a stranger has name and text",
+        {d.path: pair, elsewhere: stranger},
+        {d.path: fixed, elsewhere: stranger},
+        {d.path: f("other", n), elsewhere: stranger},
+        "unsure",
+        (moe,),
+        "unsure misplaced",
+    )
+    yield Case(
+        f"{d.name}: everything gone",
+        {d.path: pair},
+        {d.path: fixed},
+        {"README": "empty\n"},
+        "obsolete unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: file gone, a name is left",
+        {d.path: pair},
+        {d.path: fixed},
+        {elsewhere: f("mixture_of_experts", d.strict.replace("major", "moe_major"))},
+        "unsure",
+        (moe,),
+        "unsure",
+    )
     kept: dict[str, Thing] = {"README": "x\n"}
-    yield Case(f"{d.name}: file became a link", {d.path: pair}, {d.path: fixed},
-               {d.path: Link(b"../other/x"), "other/x": fixed}, "conflict unsure", (moe,),
-               "unsure")  # fmt: skip
-    yield Case(f"{d.name}: file became a folder", {d.path: pair}, {d.path: fixed},
-               {f"{d.path}/new": fixed}, "conflict unsure", (moe,), "unsure")  # fmt: skip
-    yield Case(f"{d.name}: file became a submodule", {d.path: pair, **kept}, {d.path: fixed, **kept},
-               {d.path: Submodule(), **kept}, "unsure", (moe,), "unsure")  # fmt: skip
-    yield Case(f"{d.name}: folder became a submodule", {d.path: pair, **kept}, {d.path: fixed, **kept},
-               {d.path.split("/")[0]: Submodule(), **kept}, "unsure", (moe,), "unsure")  # fmt: skip
-    yield Case(f"{d.name}: folder became a link", {d.path: pair, **kept}, {d.path: fixed, **kept},
-               {d.path.split("/")[0]: Link(b"elsewhere"), "elsewhere/x": "y\n"}, "unsure", (moe,),
-               "unsure")  # fmt: skip
+    yield Case(
+        f"{d.name}: file became a link",
+        {d.path: pair},
+        {d.path: fixed},
+        {d.path: Link(b"../other/x"), "other/x": fixed},
+        "conflict unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: file became a folder",
+        {d.path: pair},
+        {d.path: fixed},
+        {f"{d.path}/new": fixed},
+        "conflict unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: file became a submodule",
+        {d.path: pair, **kept},
+        {d.path: fixed, **kept},
+        {d.path: Submodule(), **kept},
+        "unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: folder became a submodule",
+        {d.path: pair, **kept},
+        {d.path: fixed, **kept},
+        {d.path.split("/")[0]: Submodule(), **kept},
+        "unsure",
+        (moe,),
+        "unsure",
+    )
+    yield Case(
+        f"{d.name}: folder became a link",
+        {d.path: pair, **kept},
+        {d.path: fixed, **kept},
+        {d.path.split("/")[0]: Link(b"elsewhere"), "elsewhere/x": "y\n"},
+        "unsure",
+        (moe,),
+        "unsure",
+    )
     marks = f"<<<<<<< HEAD\n{d.comment} a\n=======\n{d.comment} b\n>>>>>>> other\n"
-    yield case("conflict markers below", pair + marks, fixed + marks, fill + pair + marks, "needed unsure", moe)
+    yield case(
+        "conflict markers below",
+        pair + marks,
+        fixed + marks,
+        fill + pair + marks,
+        "needed unsure",
+        moe,
+    )
     yield case("new conflict markers", pair, fixed, pair + marks, "needed unsure", moe)
-    yield case("conflict markers at the gate", pair, fixed,
-               f("moe", s, "MARK").replace(f"{i}MARK\n", marks) + fill + f("fp4", s),
-               "misplaced conflict unsure", moe)  # fmt: skip
+    yield case(
+        "conflict markers at the gate",
+        pair,
+        fixed,
+        f("moe", s, "MARK").replace(f"{i}MARK\n", marks) + fill + f("fp4", s),
+        "misplaced conflict unsure",
+        moe,
+    )
 
 
 def _above(text: str, head: str) -> str:
@@ -300,68 +658,192 @@ def python_only() -> Iterator[Case]:
     """Module lists, class attributes, nested functions, decorators, dead code."""
     path = "pkg/x.py"
 
-    def case(name: str, base: str, ours: str, up: str, words: str, effect: str = "",
-             plain: str | None = None) -> Case:  # fmt: skip
+    def case(
+        name: str,
+        base: str,
+        ours: str,
+        up: str,
+        words: str,
+        effect: str = "",
+        plain: str | None = None,
+    ) -> Case:
         effects = (f"{path} :: {effect}",) if effect else ()
         head = "import one\nimport two\nimport three\nimport four\nimport five\n\n\n"
-        return Case(f"python: {name}", {path: head + base}, {path: head + ours},
-                    {path: _above(up, head)}, words, effects, plain)
+        return Case(
+            f"python: {name}",
+            {path: head + base},
+            {path: head + ours},
+            {path: _above(up, head)},
+            words,
+            effects,
+            plain,
+        )
 
-    lists = "import os\n\nMOE = [\n    9,\n    10,\n    11,\n]\n\nFP4 = [\n    9,\n    10,\n    11,\n]\n"
+    lists = (
+        "import os\n\nMOE = [\n    9,\n    10,\n    11,\n]\n\nFP4 = [\n    9,\n    10,\n"
+        "    11,\n]\n"
+    )
     ours = lists.replace("    11,\n", "    11,\n    12,\n", 1)
     yield case("module lists", lists, ours, "# c\n" + lists, "needed", "MOE :: 12,")
-    yield case("module lists, sibling left", lists, ours,
-               "import os\n\nFP4 = [\n    9,\n    10,\n    11,\n]\n", "misplaced unsure", "MOE :: 12,")  # fmt: skip
-    yield case("module lists, ours reworked", lists, ours,
-               lists.replace("MOE = [\n    9,\n    10,\n    11,\n]", "MOE = supported()"),
-               "misplaced conflict unsure", "MOE :: 12,")  # fmt: skip
-    yield case("one-line lists, ours gone", "A = [10]\nB = [10]\n", "A = [10, 12]\nB = [10]\n",
-               "B = [10]\n", "unsure conflict misplaced obsolete", "A :: 12", "unsure conflict")  # fmt: skip
-    classes = "class Moe:\n    name = 'x'\n    archs = [10]\n    size = 1\n\n\nclass Fp4:\n    name = 'x'\n    archs = [10]\n    size = 1\n"
+    yield case(
+        "module lists, sibling left",
+        lists,
+        ours,
+        "import os\n\nFP4 = [\n    9,\n    10,\n    11,\n]\n",
+        "misplaced unsure",
+        "MOE :: 12,",
+    )
+    yield case(
+        "module lists, ours reworked",
+        lists,
+        ours,
+        lists.replace("MOE = [\n    9,\n    10,\n    11,\n]", "MOE = supported()"),
+        "misplaced conflict unsure",
+        "MOE :: 12,",
+    )
+    yield case(
+        "one-line lists, ours gone",
+        "A = [10]\nB = [10]\n",
+        "A = [10, 12]\nB = [10]\n",
+        "B = [10]\n",
+        "unsure conflict misplaced obsolete",
+        "A :: 12",
+        "unsure conflict",
+    )
+    classes = (
+        "class Moe:\n    name = 'x'\n    archs = [10]\n    size = 1\n\n\nclass Fp4:\n"
+        "    name = 'x'\n    archs = [10]\n    size = 1\n"
+    )
     ours = classes.replace("[10]", "[10, 12]", 1)
     yield case("class attributes", classes, ours, "# c\n" + classes, "needed", "Moe.archs :: 12")
-    yield case("class attributes, ours reworked", classes, ours, classes.replace("[10]", "ALL", 1),
-               "misplaced conflict unsure", "Moe.archs :: 12")  # fmt: skip
-    yield case("class attributes, class gone", classes, ours, classes[classes.index("class Fp4"):],
-               "misplaced unsure", "Moe.archs :: 12")  # fmt: skip
-    inner = "def {}():\n    x = 1\n\n    def inner(a):\n        b = a\n        assert a == 10\n        return b\n\n    return inner\n\n\n"
+    yield case(
+        "class attributes, ours reworked",
+        classes,
+        ours,
+        classes.replace("[10]", "ALL", 1),
+        "misplaced conflict unsure",
+        "Moe.archs :: 12",
+    )
+    yield case(
+        "class attributes, class gone",
+        classes,
+        ours,
+        classes[classes.index("class Fp4") :],
+        "misplaced unsure",
+        "Moe.archs :: 12",
+    )
+    inner = (
+        "def {}():\n    x = 1\n\n    def inner(a):\n        b = a\n"
+        "        assert a == 10\n        return b\n\n    return inner\n\n\n"
+    )
     nested = inner.format("one") + inner.format("two")
     ours = nested.replace("a == 10", "a in (10, 12)", 1)
     yield case("nested functions", nested, ours, "# c\n" + nested, "needed", "one.inner :: 12")
-    yield case("nested functions, ours reworked", nested, ours, nested.replace("a == 10", "ok(a)", 1),
-               "misplaced", "one.inner :: 12")  # fmt: skip
-    prop = "class A:\n    @property\n    def x(self):\n        y = 1\n        assert self.m == 10\n        return y\n\n    @x.setter\n    def x(self, v):\n        y = 1\n        assert self.m == 10\n        return y\n"
+    yield case(
+        "nested functions, ours reworked",
+        nested,
+        ours,
+        nested.replace("a == 10", "ok(a)", 1),
+        "misplaced",
+        "one.inner :: 12",
+    )
+    prop = (
+        "class A:\n    @property\n    def x(self):\n        y = 1\n"
+        "        assert self.m == 10\n        return y\n\n    @x.setter\n"
+        "    def x(self, v):\n        y = 1\n        assert self.m == 10\n"
+        "        return y\n"
+    )
     ours = prop.replace("self.m == 10", "self.m in (10, 12)", 1)
     yield case("property and setter", prop, ours, "# c\n" + prop, "needed")
-    yield case("property reworked, setter left", prop, ours, prop.replace("self.m == 10", "ok(self)", 1),
-               "misplaced conflict unsure")  # fmt: skip
-    branches = "import sys\n\nif sys.platform == 'linux':\n\n    def f(m):\n        a = 1\n        assert m == 10\n        return a\n\nelse:\n\n    def f(m):\n        a = 1\n        assert m == 10\n        return a\n"
+    yield case(
+        "property reworked, setter left",
+        prop,
+        ours,
+        prop.replace("self.m == 10", "ok(self)", 1),
+        "misplaced conflict unsure",
+    )
+    branches = (
+        "import sys\n\nif sys.platform == 'linux':\n\n    def f(m):\n        a = 1\n"
+        "        assert m == 10\n        return a\n\nelse:\n\n    def f(m):\n"
+        "        a = 1\n        assert m == 10\n        return a\n"
+    )
     ours = branches.replace("m == 10", "m in (10, 12)", 1)
     yield case("two definitions by condition", branches, ours, "# c\n" + branches, "needed")
-    yield case("two definitions, first gone", branches, ours,
-               "import sys\n\nif sys.platform == 'win':\n\n    def f(m):\n        a = 1\n        assert m == 10\n        return a\n",
-               "misplaced conflict unsure")  # fmt: skip
-    body = "def f(m):\n    a = 1\n    b = 2\n    c = 3\n    assert m == 10\n    d = 4\n    e = 5\n    return a\n"
+    yield case(
+        "two definitions, first gone",
+        branches,
+        ours,
+        (
+            "import sys\n\nif sys.platform == 'win':\n\n    def f(m):\n        a = 1\n"
+            "        assert m == 10\n        return a\n"
+        ),
+        "misplaced conflict unsure",
+    )
+    body = (
+        "def f(m):\n    a = 1\n    b = 2\n    c = 3\n    assert m == 10\n    d = 4\n"
+        "    e = 5\n    return a\n"
+    )
     ours = body.replace("m == 10", "m in (10, 12)")
-    dead = "def f(m):\n    run(m)\n    '''\n    a = 1\n    b = 2\n    c = 3\n    assert m == 10\n    d = 4\n    e = 5\n    '''\n    return a\n"
-    yield case("our place is in a string now", body, ours, dead, "conflict unsure", "f :: 10, 12", "unsure")
-    yield case("landed in a string", body, ours, dead.replace("m == 10", "m in (10, 12)"),
-               "unsure conflict", "f :: 10, 12", "unsure")  # fmt: skip
-    yield case("docstring claims it", body, ours, body.replace(
-        "    a = 1", "    '''assert m in (10, 12)'''\n    a = 1"), "needed", "f :: 10, 12")  # fmt: skip
-    decorated = "@gate(major=10)\ndef one():\n    return 1\n\n\n@gate(major=10)\ndef two():\n    return 1\n"
+    dead = (
+        "def f(m):\n    run(m)\n    '''\n    a = 1\n    b = 2\n    c = 3\n"
+        "    assert m == 10\n    d = 4\n    e = 5\n    '''\n    return a\n"
+    )
+    yield case(
+        "our place is in a string now", body, ours, dead, "conflict unsure", "f :: 10, 12", "unsure"
+    )
+    yield case(
+        "landed in a string",
+        body,
+        ours,
+        dead.replace("m == 10", "m in (10, 12)"),
+        "unsure conflict",
+        "f :: 10, 12",
+        "unsure",
+    )
+    yield case(
+        "docstring claims it",
+        body,
+        ours,
+        body.replace("    a = 1", "    '''assert m in (10, 12)'''\n    a = 1"),
+        "needed",
+        "f :: 10, 12",
+    )
+    decorated = (
+        "@gate(major=10)\ndef one():\n    return 1\n\n\n@gate(major=10)\ndef two():\n    return 1\n"
+    )
     ours = decorated.replace("major=10", "major=(10, 12)", 1)
     yield case("decorator", decorated, ours, "# c\n" + decorated, "needed", "one :: 12")
-    yield case("decorator, ours gone", decorated, ours, decorated.replace("@gate(major=10)\n", "", 1),
-               "misplaced conflict unsure", "one :: 12", "misplaced unsure")  # fmt: skip
-    call = "def f():\n    a(\n        x=1,\n        major=[10],\n        y=2,\n    )\n    b(\n        x=1,\n        major=[10],\n        y=2,\n    )\n"
+    yield case(
+        "decorator, ours gone",
+        decorated,
+        ours,
+        decorated.replace("@gate(major=10)\n", "", 1),
+        "misplaced conflict unsure",
+        "one :: 12",
+        "misplaced unsure",
+    )
+    call = (
+        "def f():\n    a(\n        x=1,\n        major=[10],\n        y=2,\n    )\n"
+        "    b(\n        x=1,\n        major=[10],\n        y=2,\n    )\n"
+    )
     ours = call.replace("[10]", "[10, 12]", 1)
     yield case("two calls in one function", call, ours, "# c\n" + call, "needed")
-    yield case("two calls, ours gone", call, ours, "def f():\n" + call[call.index("    b("):],
-               "misplaced conflict unsure")  # fmt: skip
-    yield case("two calls, swapped", call, ours,
-               "def f():\n" + call[call.index("    b("):] + call[call.index("    a("):call.index("    b(")],
-               "needed misplaced conflict unsure")  # fmt: skip
+    yield case(
+        "two calls, ours gone",
+        call,
+        ours,
+        "def f():\n" + call[call.index("    b(") :],
+        "misplaced conflict unsure",
+    )
+    yield case(
+        "two calls, swapped",
+        call,
+        ours,
+        "def f():\n"
+        + call[call.index("    b(") :]
+        + call[call.index("    a(") : call.index("    b(")],
+        "needed misplaced conflict unsure",
+    )
 
 
 def cpp_only() -> Iterator[Case]:
@@ -369,97 +851,261 @@ def cpp_only() -> Iterator[Case]:
     for suffix in ("cpp", "cu", "cuh"):
         path = f"csrc/x.{suffix}"
 
-        def case(name: str, base: str, ours: str, up: str, words: str, effect: str = "",
-                 plain: str | None = None, path: str = path, suffix: str = suffix) -> Case:  # fmt: skip
+        def case(
+            name: str,
+            base: str,
+            ours: str,
+            up: str,
+            words: str,
+            effect: str = "",
+            plain: str | None = None,
+            path: str = path,
+            suffix: str = suffix,
+        ) -> Case:
             effects = (f"{path} :: {effect}",) if effect else ()
             head = '#include "a"\n#include "b"\n#include "c"\n#include "d"\n\nusing x::y;\n\n\n'
-            return Case(f"{suffix}: {name}", {path: head + base}, {path: head + ours},
-                    {path: _above(up, head)}, words, effects, plain)
+            return Case(
+                f"{suffix}: {name}",
+                {path: head + base},
+                {path: head + ours},
+                {path: _above(up, head)},
+                words,
+                effects,
+                plain,
+            )
 
-        body = "{\n  int z = 9;\n  int a = 0;\n  int b = 1;\n  CHECK(m == 10);\n  int c = 2;\n  int d = 3;\n  int e = 4;\n}\n\n"
+        body = (
+            "{\n  int z = 9;\n  int a = 0;\n  int b = 1;\n  CHECK(m == 10);\n  int c = 2;\n"
+            "  int d = 3;\n  int e = 4;\n}\n\n"
+        )
         ok = body.replace("m == 10", "m == 10 || m == 12")
         other = body.replace("CHECK(m == 10);", "ENSURE(m);")
         two = f"void f(int m) {body}void f(float m) {body}"
         ours = f"void f(int m) {ok}void f(float m) {body}"
         yield case("overloads", two, ours, "// c\n" + two, "needed")
-        yield case("overload reworked", two, ours, f"void f(int m) {other}void f(float m) {body}", "misplaced")
+        yield case(
+            "overload reworked",
+            two,
+            ours,
+            f"void f(int m) {other}void f(float m) {body}",
+            "misplaced",
+        )
         yield case("overload gone", two, ours, f"void f(float m) {body}", "misplaced unsure")
-        yield case("overloads swapped", two, ours, f"void f(float m) {body}void f(int m) {body}", "needed unsure")
+        yield case(
+            "overloads swapped",
+            two,
+            ours,
+            f"void f(float m) {body}void f(int m) {body}",
+            "needed unsure",
+        )
         spaces = f"namespace a {{\nvoid f(int m) {body}}}\nnamespace b {{\nvoid f(int m) {body}}}\n"
         ours = spaces.replace("m == 10", "m == 10 || m == 12", 1)
         yield case("namespaces", spaces, ours, "// c\n" + spaces, "needed", "a::f :: m == 12")
-        yield case("namespace gone", spaces, ours, f"namespace b {{\nvoid f(int m) {body}}}\n",
-                   "misplaced unsure", "a::f :: m == 12")  # fmt: skip
+        yield case(
+            "namespace gone",
+            spaces,
+            ours,
+            f"namespace b {{\nvoid f(int m) {body}}}\n",
+            "misplaced unsure",
+            "a::f :: m == 12",
+        )
         anonymous = f"namespace {{\nvoid f(int m) {body}}}\nnamespace {{\nvoid f(int m) {body}}}\n"
-        yield case("one of two anonymous namespaces gone", anonymous,
-                   anonymous.replace("m == 10", "m == 10 || m == 12", 1),
-                   f"namespace {{\nvoid f(int m) {body}}}\n", "misplaced conflict unsure")  # fmt: skip
-        templates = f"template <int N>\nstruct S {{\nvoid run(int m) {body}}};\ntemplate <>\nstruct S<10> {{\nvoid run(int m) {body}}};\n"
+        yield case(
+            "one of two anonymous namespaces gone",
+            anonymous,
+            anonymous.replace("m == 10", "m == 10 || m == 12", 1),
+            f"namespace {{\nvoid f(int m) {body}}}\n",
+            "misplaced conflict unsure",
+        )
+        templates = (
+            f"template <int N>\nstruct S {{\nvoid run(int m) {body}}};\ntemplate <>\n"
+            f"struct S<10> {{\nvoid run(int m) {body}}};\n"
+        )
         ours = templates.replace("m == 10", "m == 10 || m == 12", 1)
         yield case("templates", templates, ours, "// c\n" + templates, "needed")
-        yield case("template reworked, specialisation left", templates, ours,
-                   templates.replace("CHECK(m == 10)", "ENSURE(m)", 1), "misplaced")  # fmt: skip
+        yield case(
+            "template reworked, specialisation left",
+            templates,
+            ours,
+            templates.replace("CHECK(m == 10)", "ENSURE(m)", 1),
+            "misplaced",
+        )
         branch = f"#if A\nvoid f(int m) {body}#else\nvoid f(int m) {body}#endif\n"
         ours = branch.replace("m == 10", "m == 10 || m == 12", 1)
         yield case("#if branches", branch, ours, "// c\n" + branch, "needed")
-        yield case("#if branch reworked", branch, ours, branch.replace("CHECK(m == 10)", "ENSURE(m)", 1),
-                   "misplaced conflict unsure")  # fmt: skip
-        yield case("#if branch gone", branch, ours, f"void f(int m) {body}", "misplaced conflict unsure")
-        yield case("#if branch turned", branch, ours, branch.replace("#if A", "#if !A"),
-                   "needed misplaced conflict unsure")  # fmt: skip
-        inside = "void f(int m) {\n#ifdef A\n  x();\n  CHECK(m == 10);\n  y();\n#else\n  x();\n  CHECK(m == 10);\n  y();\n#endif\n}\n"
+        yield case(
+            "#if branch reworked",
+            branch,
+            ours,
+            branch.replace("CHECK(m == 10)", "ENSURE(m)", 1),
+            "misplaced conflict unsure",
+        )
+        yield case(
+            "#if branch gone", branch, ours, f"void f(int m) {body}", "misplaced conflict unsure"
+        )
+        yield case(
+            "#if branch turned",
+            branch,
+            ours,
+            branch.replace("#if A", "#if !A"),
+            "needed misplaced conflict unsure",
+        )
+        inside = (
+            "void f(int m) {\n#ifdef A\n  x();\n  CHECK(m == 10);\n  y();\n#else\n  x();\n"
+            "  CHECK(m == 10);\n  y();\n#endif\n}\n"
+        )
         ours = inside.replace("m == 10", "m == 10 || m == 12", 1)
         yield case("#ifdef within a function", inside, ours, "// c\n" + inside, "needed")
-        yield case("#ifdef within a function, ours reworked", inside, ours,
-                   inside.replace("CHECK(m == 10)", "ENSURE(m)", 1), "misplaced conflict unsure")  # fmt: skip
-        yield case("#ifdef within a function, ours gone", inside, ours,
-                   "void f(int m) {\n  x();\n  CHECK(m == 10);\n  y();\n}\n", "misplaced conflict unsure")  # fmt: skip
+        yield case(
+            "#ifdef within a function, ours reworked",
+            inside,
+            ours,
+            inside.replace("CHECK(m == 10)", "ENSURE(m)", 1),
+            "misplaced conflict unsure",
+        )
+        yield case(
+            "#ifdef within a function, ours gone",
+            inside,
+            ours,
+            "void f(int m) {\n  x();\n  CHECK(m == 10);\n  y();\n}\n",
+            "misplaced conflict unsure",
+        )
         zero = f"void f(int m) {body}"
         ours = f"void f(int m) {ok}"
         off = "#if 0\n" + zero + "#endif\n"
-        yield case("#if 0 around ours", zero, ours, off, "unsure conflict", "f :: m == 12", "unsure")
-        yield case("#if 0 around ours, a new one beside", zero, ours, off + f"void f(int m) {other}",
-                   "unsure conflict misplaced", "f :: m == 12", "unsure misplaced")  # fmt: skip
-        yield case("landed in #if 0", zero, ours, f"#if 0\nvoid f(int m) {ok}#endif\nvoid f(int m) {body}",
-                   "unsure conflict misplaced", "f :: m == 12", "misplaced unsure")  # fmt: skip
-        yield case("landed in a block comment", zero, ours,
-                   "void f(int m) {\n  run();\n  /*\n" + ok[2:-3] + "  */\n}\n", "unsure conflict",
-                   "f :: m == 12", "unsure")  # fmt: skip
-        yield case("our place is in a block comment", zero, ours,
-                   "void f(int m) {\n  run();\n  /*\n" + body[2:-3] + "  */\n}\n", "unsure conflict",
-                   "f :: m == 12", "unsure")  # fmt: skip
-        macros = "#define A_OK(m)    \\\n  do {             \\\n    x();           \\\n    CHECK(m == 10);\\\n    y();           \\\n  } while (0)\n\n#define B_OK(m)    \\\n  do {             \\\n    x();           \\\n    CHECK(m == 10);\\\n    y();           \\\n  } while (0)\n"
+        yield case(
+            "#if 0 around ours", zero, ours, off, "unsure conflict", "f :: m == 12", "unsure"
+        )
+        yield case(
+            "#if 0 around ours, a new one beside",
+            zero,
+            ours,
+            off + f"void f(int m) {other}",
+            "unsure conflict misplaced",
+            "f :: m == 12",
+            "unsure misplaced",
+        )
+        yield case(
+            "landed in #if 0",
+            zero,
+            ours,
+            f"#if 0\nvoid f(int m) {ok}#endif\nvoid f(int m) {body}",
+            "unsure conflict misplaced",
+            "f :: m == 12",
+            "misplaced unsure",
+        )
+        yield case(
+            "landed in a block comment",
+            zero,
+            ours,
+            "void f(int m) {\n  run();\n  /*\n" + ok[2:-3] + "  */\n}\n",
+            "unsure conflict",
+            "f :: m == 12",
+            "unsure",
+        )
+        yield case(
+            "our place is in a block comment",
+            zero,
+            ours,
+            "void f(int m) {\n  run();\n  /*\n" + body[2:-3] + "  */\n}\n",
+            "unsure conflict",
+            "f :: m == 12",
+            "unsure",
+        )
+        macros = (
+            "#define A_OK(m)    \\\n  do {             \\\n    x();           \\\n"
+            "    CHECK(m == 10);\\\n    y();           \\\n  } while (0)\n\n"
+            "#define B_OK(m)    \\\n  do {             \\\n    x();           \\\n"
+            "    CHECK(m == 10);\\\n    y();           \\\n  } while (0)\n"
+        )
         ours = macros.replace("m == 10", "m >= 10", 1)
         yield case("macros", macros, ours, "// c\n" + macros, "needed", "A_OK :: m >= 10")
-        yield case("macro reworked", macros, ours, macros.replace("CHECK(m == 10);", "ENSURE(m);    ", 1),
-                   "misplaced conflict unsure", "A_OK :: m >= 10")  # fmt: skip
-        yield case("macro gone", macros, ours, macros[macros.index("#define B"):], "misplaced unsure",
-                   "A_OK :: m >= 10")  # fmt: skip
-        constants = "constexpr int kMoe[] = {\n  9,\n  10,\n};\n\nconstexpr int kFp4[] = {\n  9,\n  10,\n};\n"
+        yield case(
+            "macro reworked",
+            macros,
+            ours,
+            macros.replace("CHECK(m == 10);", "ENSURE(m);    ", 1),
+            "misplaced conflict unsure",
+            "A_OK :: m >= 10",
+        )
+        yield case(
+            "macro gone",
+            macros,
+            ours,
+            macros[macros.index("#define B") :],
+            "misplaced unsure",
+            "A_OK :: m >= 10",
+        )
+        constants = (
+            "constexpr int kMoe[] = {\n  9,\n  10,\n};\n\nconstexpr int kFp4[] = {\n  9,\n"
+            "  10,\n};\n"
+        )
         ours = constants.replace("  10,\n", "  10,\n  12,\n", 1)
         yield case("constants", constants, ours, "// c\n" + constants, "needed", "kMoe :: 12")
-        yield case("constant gone", constants, ours, constants[constants.index("constexpr int kFp4"):],
-                   "misplaced unsure", "kMoe :: 12")  # fmt: skip
-        switch = "int f(int m) {\n  switch (m) {\n    case 9:\n      a();\n      return 1;\n    case 10:\n      a();\n      return 1;\n    case 11:\n      a();\n      return 1;\n  }\n}\n"
+        yield case(
+            "constant gone",
+            constants,
+            ours,
+            constants[constants.index("constexpr int kFp4") :],
+            "misplaced unsure",
+            "kMoe :: 12",
+        )
+        switch = (
+            "int f(int m) {\n  switch (m) {\n    case 9:\n      a();\n      return 1;\n"
+            "    case 10:\n      a();\n      return 1;\n    case 11:\n      a();\n"
+            "      return 1;\n  }\n}\n"
+        )
         ours = switch.replace("case 10:\n      a();", "case 10:\n      b();")
         yield case("a case of a switch", switch, ours, "// c\n" + switch, "needed")
-        yield case("a case of a switch, ours gone", switch, ours,
-                   switch.replace("    case 10:\n      a();\n      return 1;\n", ""), "conflict misplaced unsure")  # fmt: skip
+        yield case(
+            "a case of a switch, ours gone",
+            switch,
+            ours,
+            switch.replace("    case 10:\n      a();\n      return 1;\n", ""),
+            "conflict misplaced unsure",
+        )
 
 
 def flat_files() -> Iterator[Case]:
     """Files that no grammar reads: the place is told by what it stands under."""
     kinds = {
-        "CMakeLists.txt": ("function({0})\n  set(a 1)\n  set(b 2)\n", "  set(arch 100a)\n", "  set(arch 100a 120a)\n",
-                           "  set(arch ${{ALL}})\n", "  set(c 3)\n  set(d 4)\nendfunction()\n\n"),
-        "x.yaml": ("{0}:\n  a: 1\n  b: 2\n", "  arch: 10\n", "  arch: [10, 12]\n", "  arch: all\n", "  c: 3\n  d: 4\n\n"),
-        "x.json": ('  "{0}": {{\n    "a": 1,\n    "b": 2,\n', '    "arch": 10,\n', '    "arch": 12,\n',
-                   '    "arch": 11,\n', '    "c": 3,\n    "d": 4\n  }},\n'),
-        "x.toml": ("[{0}]\na = 1\nb = 2\n", "arch = 10\n", "arch = 12\n", "arch = 11\n", "c = 3\nd = 4\n\n"),
+        "CMakeLists.txt": (
+            "function({0})\n  set(a 1)\n  set(b 2)\n",
+            "  set(arch 100a)\n",
+            "  set(arch 100a 120a)\n",
+            "  set(arch ${{ALL}})\n",
+            "  set(c 3)\n  set(d 4)\nendfunction()\n\n",
+        ),
+        "x.yaml": (
+            "{0}:\n  a: 1\n  b: 2\n",
+            "  arch: 10\n",
+            "  arch: [10, 12]\n",
+            "  arch: all\n",
+            "  c: 3\n  d: 4\n\n",
+        ),
+        "x.json": (
+            '  "{0}": {{\n    "a": 1,\n    "b": 2,\n',
+            '    "arch": 10,\n',
+            '    "arch": 12,\n',
+            '    "arch": 11,\n',
+            '    "c": 3,\n    "d": 4\n  }},\n',
+        ),
+        "x.toml": (
+            "[{0}]\na = 1\nb = 2\n",
+            "arch = 10\n",
+            "arch = 12\n",
+            "arch = 11\n",
+            "c = 3\nd = 4\n\n",
+        ),
         "x.txt": ("{0}\na\nb\n", "arch 10\n", "arch 12\n", "arch 11\n", "c\nd\n\n"),
-        "kernel.cu.jinja": ("void {0}() {{{{\n  a();\n  b();\n", "  CHECK(10);\n", "  CHECK(12);\n", "  ENSURE();\n",
-                            "  c();\n  d();\n}}}}\n\n"),
-    }  # fmt: skip
+        "kernel.cu.jinja": (
+            "void {0}() {{{{\n  a();\n  b();\n",
+            "  CHECK(10);\n",
+            "  CHECK(12);\n",
+            "  ENSURE();\n",
+            "  c();\n  d();\n}}}}\n\n",
+        ),
+    }
     for path, (head, strict, relaxed, reworked, tail) in kinds.items():
 
         def block(name: str, gate: str, head: str = head, tail: str = tail) -> str:
@@ -469,29 +1115,70 @@ def flat_files() -> Iterator[Case]:
         ours = block("moe", relaxed) + block("fp4", strict) + block("mla", strict)
         middle = block("moe", strict) + block("fp4", relaxed) + block("mla", strict)
         yield Case(f"{path}: untouched", {path: base}, {path: ours}, {path: base}, "needed")
-        yield Case(f"{path}: below", {path: base}, {path: ours}, {path: base + block("new", strict)}, "needed")
-        yield Case(f"{path}: another above", {path: base}, {path: ours},
-                   {path: block("new", strict) + base}, "needed unsure")  # fmt: skip
+        yield Case(
+            f"{path}: below",
+            {path: base},
+            {path: ours},
+            {path: base + block("new", strict)},
+            "needed",
+        )
+        yield Case(
+            f"{path}: another above",
+            {path: base},
+            {path: ours},
+            {path: block("new", strict) + base},
+            "needed unsure",
+        )
         for name, mine in (("first", ours), ("middle", middle)):
             target = "moe" if name == "first" else "fp4"
             blocks = ("moe", "fp4", "mla")
-            yield Case(f"{path}: {name} reworked", {path: base}, {path: mine},
-                       {path: "".join(block(b, reworked if b == target else strict) for b in blocks)},
-                       "misplaced unsure conflict")  # fmt: skip
-            yield Case(f"{path}: {name} gone", {path: base}, {path: mine},
-                       {path: "".join(block(b, strict) for b in blocks if b != target)},
-                       "misplaced unsure conflict")  # fmt: skip
-            yield Case(f"{path}: {name} renamed", {path: base}, {path: mine},
-                       {path: "".join(block("new" if b == target else b, strict) for b in blocks)},
-                       "misplaced unsure conflict")  # fmt: skip
+            yield Case(
+                f"{path}: {name} reworked",
+                {path: base},
+                {path: mine},
+                {path: "".join(block(b, reworked if b == target else strict) for b in blocks)},
+                "misplaced unsure conflict",
+            )
+            yield Case(
+                f"{path}: {name} gone",
+                {path: base},
+                {path: mine},
+                {path: "".join(block(b, strict) for b in blocks if b != target)},
+                "misplaced unsure conflict",
+            )
+            yield Case(
+                f"{path}: {name} renamed",
+                {path: base},
+                {path: mine},
+                {path: "".join(block("new" if b == target else b, strict) for b in blocks)},
+                "misplaced unsure conflict",
+            )
             for order in itertools.permutations(blocks):
-                yield Case(f"{path}: {name}, order {order}", {path: base}, {path: mine},
-                           {path: "".join(block(b, strict) for b in order)}, "RIGHT-OR-REFUSED")  # fmt: skip
+                yield Case(
+                    f"{path}: {name}, order {order}",
+                    {path: base},
+                    {path: mine},
+                    {path: "".join(block(b, strict) for b in order)},
+                    "RIGHT-OR-REFUSED",
+                )
         landed = block("moe", relaxed) + block("fp4", strict) + block("mla", strict)
-        yield Case(f"{path}: landed", {path: base}, {path: ours}, {path: landed + "# end\n"}, "upstreamed")
-        yield Case(f"{path}: landed in the sibling", {path: base}, {path: ours}, {path: middle}, "needed unsure")
-        yield Case(f"{path}: landed in the sibling, ours gone", {path: base}, {path: ours},
-                   {path: block("fp4", relaxed) + block("mla", strict)}, "unsure misplaced conflict")  # fmt: skip
+        yield Case(
+            f"{path}: landed", {path: base}, {path: ours}, {path: landed + "# end\n"}, "upstreamed"
+        )
+        yield Case(
+            f"{path}: landed in the sibling",
+            {path: base},
+            {path: ours},
+            {path: middle},
+            "needed unsure",
+        )
+        yield Case(
+            f"{path}: landed in the sibling, ours gone",
+            {path: base},
+            {path: ours},
+            {path: block("fp4", relaxed) + block("mla", strict)},
+            "unsure misplaced conflict",
+        )
 
 
 def whole_files() -> Iterator[Case]:
@@ -500,54 +1187,187 @@ def whole_files() -> Iterator[Case]:
     more = text.replace("== 10", "in (10, 12)")
     keep: dict[str, Thing] = {"README": "x\n"}
     yield Case("a new file", keep, {**keep, "n.py": text}, keep, "needed")
-    yield Case("a new file, landed", keep, {**keep, "n.py": text}, {**keep, "n.py": text}, "upstreamed")
-    yield Case("a new file, landed elsewhere", keep, {**keep, "n.py": text}, {**keep, "m/n.py": text}, "unsure")
-    yield Case("a new file, another there", keep, {**keep, "n.py": text}, {**keep, "n.py": more}, "unsure conflict")
+    yield Case(
+        "a new file, landed", keep, {**keep, "n.py": text}, {**keep, "n.py": text}, "upstreamed"
+    )
+    yield Case(
+        "a new file, landed elsewhere",
+        keep,
+        {**keep, "n.py": text},
+        {**keep, "m/n.py": text},
+        "unsure",
+    )
+    yield Case(
+        "a new file, another there",
+        keep,
+        {**keep, "n.py": text},
+        {**keep, "n.py": more},
+        "unsure conflict",
+    )
     yield Case("a file deleted", {**keep, "n.py": text}, keep, {**keep, "n.py": text}, "needed")
     yield Case("a file deleted, landed", {**keep, "n.py": text}, keep, keep, "upstreamed")
-    yield Case("a file deleted, but moved", {**keep, "n.py": text}, keep, {**keep, "m/n.py": text}, "unsure")
-    yield Case("a file deleted, but renamed", {**keep, "n.py": text}, keep, {**keep, "gate.py": text}, "unsure")
-    yield Case("a file deleted, but renamed and changed", {**keep, "n.py": text}, keep,
-               {**keep, "gate.py": "import x\n" + more}, "unsure")  # fmt: skip
-    yield Case("a file deleted, changed", {**keep, "n.py": text}, keep, {**keep, "n.py": more}, "unsure conflict")
-    yield Case("a file deleted, a folder there", {**keep, "n.py": text}, keep, {**keep, "n.py/x": "x"},
-               "unsure conflict")  # fmt: skip
+    yield Case(
+        "a file deleted, but moved",
+        {**keep, "n.py": text},
+        keep,
+        {**keep, "m/n.py": text},
+        "unsure",
+    )
+    yield Case(
+        "a file deleted, but renamed",
+        {**keep, "n.py": text},
+        keep,
+        {**keep, "gate.py": text},
+        "unsure",
+    )
+    yield Case(
+        "a file deleted, but renamed and changed",
+        {**keep, "n.py": text},
+        keep,
+        {**keep, "gate.py": "import x\n" + more},
+        "unsure",
+    )
+    yield Case(
+        "a file deleted, changed",
+        {**keep, "n.py": text},
+        keep,
+        {**keep, "n.py": more},
+        "unsure conflict",
+    )
+    yield Case(
+        "a file deleted, a folder there",
+        {**keep, "n.py": text},
+        keep,
+        {**keep, "n.py/x": "x"},
+        "unsure conflict",
+    )
     moved = ("-M30%",)
     yield Case("a rename", {"a.py": text}, {"b.py": text}, {"a.py": text}, "needed", options=moved)
     # The diff of a bare rename has no content, so nothing shows that it is the same file.
-    yield Case("a rename, landed", {"a.py": text}, {"b.py": text}, {"b.py": text}, "unsure", options=moved)
-    yield Case("a rename with a change", {"a.py": text}, {"b.py": more}, {"a.py": text}, "needed", options=moved)
-    yield Case("a rename with a change, landed", {"a.py": text}, {"b.py": more}, {"b.py": more}, "upstreamed",
-               options=moved)  # fmt: skip
-    yield Case("a rename with a change, only renamed", {"a.py": text}, {"b.py": more}, {"b.py": text},
-               "partial unsure conflict", options=moved)  # fmt: skip
-    yield Case("a rename with a change, only changed", {"a.py": text}, {"b.py": more}, {"a.py": more},
-               "partial unsure conflict", options=moved)  # fmt: skip
-    yield Case("a rename, another file there", {"a.py": text}, {"b.py": text}, {"b.py": "x = 1\n"},
-               "unsure conflict", options=moved)  # fmt: skip
+    yield Case(
+        "a rename, landed", {"a.py": text}, {"b.py": text}, {"b.py": text}, "unsure", options=moved
+    )
+    yield Case(
+        "a rename with a change",
+        {"a.py": text},
+        {"b.py": more},
+        {"a.py": text},
+        "needed",
+        options=moved,
+    )
+    yield Case(
+        "a rename with a change, landed",
+        {"a.py": text},
+        {"b.py": more},
+        {"b.py": more},
+        "upstreamed",
+        options=moved,
+    )
+    yield Case(
+        "a rename with a change, only renamed",
+        {"a.py": text},
+        {"b.py": more},
+        {"b.py": text},
+        "partial unsure conflict",
+        options=moved,
+    )
+    yield Case(
+        "a rename with a change, only changed",
+        {"a.py": text},
+        {"b.py": more},
+        {"a.py": more},
+        "partial unsure conflict",
+        options=moved,
+    )
+    yield Case(
+        "a rename, another file there",
+        {"a.py": text},
+        {"b.py": text},
+        {"b.py": "x = 1\n"},
+        "unsure conflict",
+        options=moved,
+    )
     copied = ("-C30%", "--find-copies-harder")
-    yield Case("a copy", {"a.py": text}, {"a.py": text, "b.py": more}, {"a.py": text}, "needed", options=copied)
-    yield Case("a copy, landed", {"a.py": text}, {"a.py": text, "b.py": more}, {"a.py": text, "b.py": more},
-               "upstreamed", options=copied)  # fmt: skip
-    yield Case("a copy, a plain one there", {"a.py": text}, {"a.py": text, "b.py": more},
-               {"a.py": text, "b.py": text}, "unsure conflict partial", options=copied)  # fmt: skip
-    yield Case("a copy, source gone", {"a.py": text}, {"a.py": text, "b.py": more}, {"b.py": text},
-               "unsure conflict partial", options=copied)  # fmt: skip
+    yield Case(
+        "a copy",
+        {"a.py": text},
+        {"a.py": text, "b.py": more},
+        {"a.py": text},
+        "needed",
+        options=copied,
+    )
+    yield Case(
+        "a copy, landed",
+        {"a.py": text},
+        {"a.py": text, "b.py": more},
+        {"a.py": text, "b.py": more},
+        "upstreamed",
+        options=copied,
+    )
+    yield Case(
+        "a copy, a plain one there",
+        {"a.py": text},
+        {"a.py": text, "b.py": more},
+        {"a.py": text, "b.py": text},
+        "unsure conflict partial",
+        options=copied,
+    )
+    yield Case(
+        "a copy, source gone",
+        {"a.py": text},
+        {"a.py": text, "b.py": more},
+        {"b.py": text},
+        "unsure conflict partial",
+        options=copied,
+    )
     run = Script(text.encode())
     yield Case("a mode", {"a.py": text}, {"a.py": run}, {"a.py": text}, "needed")
     yield Case("a mode, landed", {"a.py": text}, {"a.py": run}, {"a.py": run}, "upstreamed")
-    yield Case("a mode, file gone", {"a.py": text, **keep}, {"a.py": run, **keep}, keep, "unsure conflict")
-    yield Case("a mode, a link there", {"a.py": text}, {"a.py": run}, {"a.py": Link(b"x")}, "unsure conflict")
+    yield Case(
+        "a mode, file gone", {"a.py": text, **keep}, {"a.py": run, **keep}, keep, "unsure conflict"
+    )
+    yield Case(
+        "a mode, a link there",
+        {"a.py": text},
+        {"a.py": run},
+        {"a.py": Link(b"x")},
+        "unsure conflict",
+    )
     both = Script(more.encode())
-    yield Case("mode and text, only the text", {"a.py": text}, {"a.py": both}, {"a.py": more}, "partial unsure")
-    yield Case("mode and text, only the mode", {"a.py": text}, {"a.py": both}, {"a.py": run},
-               "partial unsure conflict")  # fmt: skip
-    yield Case("mode and text, landed", {"a.py": text}, {"a.py": both}, {"a.py": both}, "upstreamed")
-    yield Case("a link for a file", {"a.py": text}, {"a.py": Link(b"b.py")}, {"a.py": text}, "needed")
-    yield Case("a link for a file, landed", {"a.py": text}, {"a.py": Link(b"b.py")}, {"a.py": Link(b"b.py")},
-               "upstreamed")  # fmt: skip
-    yield Case("a link for a file, another link", {"a.py": text}, {"a.py": Link(b"b.py")}, {"a.py": Link(b"c.py")},
-               "unsure conflict partial")  # fmt: skip
+    yield Case(
+        "mode and text, only the text",
+        {"a.py": text},
+        {"a.py": both},
+        {"a.py": more},
+        "partial unsure",
+    )
+    yield Case(
+        "mode and text, only the mode",
+        {"a.py": text},
+        {"a.py": both},
+        {"a.py": run},
+        "partial unsure conflict",
+    )
+    yield Case(
+        "mode and text, landed", {"a.py": text}, {"a.py": both}, {"a.py": both}, "upstreamed"
+    )
+    yield Case(
+        "a link for a file", {"a.py": text}, {"a.py": Link(b"b.py")}, {"a.py": text}, "needed"
+    )
+    yield Case(
+        "a link for a file, landed",
+        {"a.py": text},
+        {"a.py": Link(b"b.py")},
+        {"a.py": Link(b"b.py")},
+        "upstreamed",
+    )
+    yield Case(
+        "a link for a file, another link",
+        {"a.py": text},
+        {"a.py": Link(b"b.py")},
+        {"a.py": Link(b"c.py")},
+        "unsure conflict partial",
+    )
     yield Case("an empty file", keep, {**keep, "e": ""}, keep, "needed")
     yield Case("an empty file, landed", keep, {**keep, "e": ""}, {**keep, "e": ""}, "upstreamed")
 

@@ -15,7 +15,9 @@ from stackpatch.series.merge import merge
 if TYPE_CHECKING:
     from pathlib import Path
 
-LINES = st.lists(st.sampled_from([b"a", b"b", b"c", b"", b"}", b"\xff\xe9", b"cr\r", "é".encode()]), max_size=8)  # fmt: skip
+LINES = st.lists(
+    st.sampled_from([b"a", b"b", b"c", b"", b"}", b"\xff\xe9", b"cr\r", "é".encode()]), max_size=8
+)
 SIDES = st.builds(lambda lines, end: b"\n".join(lines) + b"\n" * end, LINES, st.booleans())
 
 

@@ -6,6 +6,7 @@ tree, the patches and nothing else, so their ids are the same on every machine.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stackpatch.model.patch import Patch
+    from stackpatch.series.symbols import Symbols
 
 # Who commits: never the author's name (b4's rule: the tool is the committer, not a forger).
 COMMITTER_NAME = "stackpatch"
@@ -327,22 +329,22 @@ def guard_result(
     known = before.symbols
     if known.language is None:
         return None
-    if after.symbols.unread and not known.unread:
-        first = after.symbols.unread[0][0]
-        return "broken", f"the result does not parse at line {first}, the file did before"
-    allowed: dict[tuple[str, str], int] = {}
+    meant = None
     if base is not None:
         home = [(h, h.old_start - (1 if h.old_count else 0)) for h in file.hunks]
-        for symbol in Side(base.path, replace_at(base.lines, home)).symbols.all:
-            key = (symbol.name, symbol.signature)
-            allowed[key] = allowed.get(key, 0) + 1
-    had: dict[tuple[str, str], int] = {}
-    for symbol in known.all:
-        key = (symbol.name, symbol.signature)
-        had[key] = had.get(key, 0) + 1
+        meant = Side(base.path, replace_at(base.lines, home)).symbols
+    # Where the patch itself makes its own base unreadable, it is the grammar that falls short.
+    if after.symbols.unread and not known.unread and not (meant and meant.unread):
+        first = after.symbols.unread[0][0]
+        return "broken", f"the result does not parse at line {first}, the file did before"
+    had, allowed = _definitions(known), _definitions(meant)
     for symbol in after.symbols.all:
         key = (symbol.name, symbol.signature)
         count = symbol.ordinal + 1
-        if count > 1 and count > had.get(key, 0) and count > allowed.get(key, 0):
+        if count > 1 and count > had[key] and count > allowed[key]:
             return "duplicate", f"the file would define {symbol.name} {count} times"
     return None
+
+
+def _definitions(symbols: Symbols | None) -> Counter[tuple[str, str]]:
+    return Counter((s.name, s.signature) for s in symbols.all) if symbols else Counter()

@@ -303,12 +303,12 @@ def _text(node: Node | None) -> str:
 
 def _span(node: Node) -> tuple[int, int]:
     # A node that ends at column 0 ends with the line before (preprocessor lines do).
-    ends_before = node.end_point[1] == 0 and node.end_point != node.start_point
+    ends_before = node.end_point[1] == 0 and node.end_point > node.start_point
     return node.start_point[0] + 1, node.end_point[0] + (0 if ends_before else 1)
 
 
 def _unread(node: Node) -> Iterator[tuple[int, int]]:
-    if node.type == "ERROR":
+    if node.type == "ERROR" or node.is_missing:
         yield _span(node)
     elif node.has_error:
         for child in node.children:
