@@ -38,7 +38,7 @@ def wheel(tmp_path: Path) -> Path:
 def python(tmp_path: Path, wheel: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     found = tmp_path / "venv" / "bin" / "python"
-    argv = [found, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel]
+    argv = [str(found), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(argv, check=True, capture_output=True)
     return found
 

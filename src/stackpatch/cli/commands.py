@@ -31,6 +31,7 @@ TABLE: Mapping[str, str] = {
     "matrix": "Judge every patch of a series at every upstream version.",
     "rebase": "Move a series onto another upstream version.",
     "audit": "Say which GPU code a wheel, folder, venv or image holds, and what runs on the arch.",
+    "smoke": "Run the recipe's checks on an installed stack: each passed, failed or not run.",
     "cache": "List or clear the JIT caches that a patched stack may read stale.",
     "doctor": "Say what this machine has, and what that is good enough for.",
     "schema": "Print the JSON Schema of recipes.",
