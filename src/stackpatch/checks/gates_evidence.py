@@ -123,7 +123,7 @@ def _in_target(
             if code.form is not Form.MACHINE:
                 return None
             counts[code.candidates] += 1
-    if not files or audit.unread:
+    if not files or audit.unread or audit.ignored:
         return None
     codes = {"|".join(str(c) for c in candidates): n for candidates, n in sorted(counts.items())}
     evidence = {"target": audit.target, "files": files, "codes": codes, "how": "this audit"}

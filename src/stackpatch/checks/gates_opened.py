@@ -11,7 +11,7 @@ from stackpatch.checks.gates import Gate, gates_in_file, gates_in_text
 from stackpatch.checks.gates_evidence import Answer, Behind, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from stackpatch.checks.audit import Audit
     from stackpatch.model.arch import Arch
@@ -64,42 +64,25 @@ class Opened:
 
 
 def opened_by_series(
-    objects: Objects, result: SeriesResult, recipe: Recipe, release: Release, arch: Arch
-) -> list[Opened]:
-    """The gates that each patch of an applied series opens, in the order of the series."""
-    found: list[Opened] = []
-    tree = result.base
-    for one in result.results:
-        found += opened_by_patch(
-            objects, tree, one.tree, one.patch.name, tuple(one.changes), recipe, release, arch
-        )
-        tree = one.tree
-    return found
-
-
-def opened_by_patch(
     objects: Objects,
-    before: str,
-    after: str,
-    patch: str,
-    paths: Sequence[str],
+    result: SeriesResult,
     recipe: Recipe,
     release: Release,
     arch: Arch,
+    *,
+    fresh: Audit | None = None,
 ) -> list[Opened]:
-    """The gates that differ between two trees and no longer refuse the arch. paths: those that
-    the patch changes."""
-    rules = recipe.gates.rules
+    """The gates that each patch of an applied series opens, in the order of the series.
 
-    def gates(tree: str) -> list[Gate]:
-        found: list[Gate] = []
-        for path in sorted(paths):
-            content = objects.read(tree, path)
-            found += gates_in_file(path, content, rules) if content is not None else []
-        return found
-
-    pairs = _opened(gates(before), gates(after), arch)
-    return [judged(pair, patch, recipe, release, arch) for pair in pairs]
+    fresh: an audit whose target may hold the kernels.
+    """
+    found: list[Opened] = []
+    tree = result.base
+    for one in result.results:
+        pairs = _opened_between(objects, tree, one.tree, one.changes, recipe, arch)
+        found += [judged(pair, one.patch.name, recipe, release, arch, fresh) for pair in pairs]
+        tree = one.tree
+    return found
 
 
 def opened_by_text(patch: Patch, recipe: Recipe, release: Release, arch: Arch) -> list[Opened]:
@@ -142,6 +125,22 @@ def behind(
     """What stands behind a gate of this release on the arch."""
     name = gate.rule.behind
     return answer(name, recipe.gates.kernels[name], release.version, arch, fresh)
+
+
+def _opened_between(
+    objects: Objects, before: str, after: str, paths: Iterable[str], recipe: Recipe, arch: Arch
+) -> list[tuple[Gate, Gate | None]]:
+    """The gates of two trees that differ and no longer refuse. paths: those that may differ."""
+
+    def gates(tree: str) -> list[Gate]:
+        found: list[Gate] = []
+        for path in sorted(paths):
+            content = objects.read(tree, path)
+            if content is not None:
+                found += gates_in_file(path, content, recipe.gates.rules)
+        return found
+
+    return _opened(gates(before), gates(after), arch)
 
 
 def _opened(

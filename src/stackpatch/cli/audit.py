@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,20 +50,55 @@ def command(
             help="Pass over paths or file names that match; may repeat. * matches / too.",
         ),
     ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(
+            "--stack",
+            metavar="STACK[@RELEASE]",
+            help="Also: the stack's checks for the GPU beside these kernels, and what in the "
+            "target would be loaded instead of its patched sources.",
+            show_default=False,
+        ),
+    ] = None,
+    jit: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--jit",
+            metavar="DIR",
+            help="With --stack: a FlashInfer cache folder to look into for stale modules; may "
+            "repeat.",
+            show_default=False,
+        ),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="With --stack: use no network.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Count what cannot be decided as missing.")
     ] = False,
     json: JsonOption = False,
-    root: RootOption = None,  # noqa: ARG001 - every command takes it; this one reads no recipe
+    root: RootOption = None,
 ) -> None:
     """Say which GPU code a wheel, folder, venv or image holds, and what runs on the arch."""
     from stackpatch.checks.audit import Policy, audit
-    from stackpatch.errors import FindingError
+    from stackpatch.errors import FindingError, InputError
     from stackpatch.model.arch import parse_arch
 
     policy = Policy(ptx is PtxPolicy.ACCEPT, tuple(ignore or ()), strict)
+    if jit and stack is None:
+        msg = "--jit says where a stack's modules lie, and no --stack was named"
+        raise InputError(msg, hint="--stack flashinfer")
+    lines: list[str] = []
+    more: dict[str, object] = {}
     with progress.reporting() as report:
         found = audit(target, parse_arch(arch, where="--arch"), policy, report=report)
+        if stack is not None:
+            from stackpatch.cli.gates import beside
+            from stackpatch.cli.workspace import open_workspace
+
+            work = open_workspace(stack, root, offline=offline)
+            answer = beside(work, found, jit or (), report)
+            lines, more = answer.lines(), answer.document()
     failure = None
     if found.missing:
         count = len(found.missing)
@@ -71,7 +107,8 @@ def command(
             f"{found.arch.name}" + (", or none that is known to" if strict else ""),
             hint="--ignore PATTERN passes over files that the arch does not need",
         )
-    output.emit("audit", document(found), people(found), json=json, failure=failure)
+    whole = {**document(found), **more}
+    output.emit("audit", whole, [*people(found), *lines], json=json, failure=failure)
 
 
 def document(found: Audit) -> dict[str, object]:
