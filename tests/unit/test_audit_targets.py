@@ -190,6 +190,13 @@ def test_two_members_of_one_name_are_told(tmp_path: Path) -> None:
     assert found.files == ()
 
 
+def test_a_member_without_a_name_is_read(tmp_path: Path) -> None:
+    """A mutated wheel had one; zipfile's own `is_dir` fails on it."""
+    path = make_zip(tmp_path / "x.whl", {"?.none": SM90A, "a.so": SM121A})
+    path.write_bytes(path.read_bytes().replace(b"?.none", b"\0.none"))  # read up to the NUL
+    assert standings(look(path)) == {"": "missing", "a.so": "native"}
+
+
 def test_a_bomb_costs_time_for_what_it_declares_and_no_memory(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", {"a.so": bytes(1 << 28)}, compression=zipfile.ZIP_DEFLATED)
     tracemalloc.start()

@@ -50,7 +50,7 @@ def zip_members(path: Path) -> Iterator[Found]:
             raise InputError(msg, where=str(path), hint="do not use this file")
         names = Counter(entry.filename for entry in entries)
         for entry in entries:
-            if entry.is_dir():
+            if entry.filename.endswith("/"):  # is_dir() fails on an empty name
                 continue
             if names[entry.filename] > 1:
                 yield Unread(entry.filename, "the zip has two members of this name")
