@@ -17,13 +17,14 @@ from tests.gitlab import Lab, Link, Script, Submodule, Thing
 from stackpatch.model.patch import parse_patch
 from stackpatch.series.apply import apply_patch
 from stackpatch.series.landed import decide
+from stackpatch.series.pick import Outcome, move
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stackpatch.model.verdict import Verdict
 
-CERTAIN = ("upstreamed", "obsolete", "needed")
+FLAT = ("txt", "yaml", "json", "toml", "jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1386,11 +1387,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(tmp_path_factory.mktemp("hazards") / "r.git")
 
 
+_MADE: dict[tuple[str, tuple[str, ...]], tuple[str, bytes]] = {}
+
+
+def made(lab: Lab, case: Case, effects: tuple[str, ...]) -> tuple[str, bytes]:
+    """Upstream's tree and our mail; made once for all tests of this module."""
+    key = (case.name, effects)
+    if key not in _MADE:
+        message = "subject\n\nbody\n\n" + "".join(f"Effect: {effect}\n" for effect in effects)
+        mail = lab.mail(case.base, case.ours, message, *case.options)
+        _MADE[key] = lab.tree(lab.commit(case.up)), mail
+    return _MADE[key]
+
+
 def verdict_of(lab: Lab, case: Case, effects: tuple[str, ...]) -> tuple[Verdict, str, bytes]:
     """The verdict at upstream's tree, that tree, and the mail."""
-    message = "subject\n\nbody\n\n" + "".join(f"Effect: {effect}\n" for effect in effects)
-    mail = lab.mail(case.base, case.ours, message, *case.options)
-    tree = lab.tree(lab.commit(case.up))
+    tree, mail = made(lab, case, effects)
     return decide(lab.objects, tree, parse_patch("p", mail)), tree, mail
 
 
@@ -1427,7 +1439,9 @@ def _changed_block(before: bytes, after: bytes) -> bytes:
     """The name that stands nearest above the one changed line."""
     old, new = before.split(b"\n"), after.split(b"\n")
     at = next(n for n, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
-    return next(n for line in reversed(old[:at]) for n in (b"moe", b"fp4", b"mla") if n in line)
+    return next(
+        n for line in reversed(old[:at]) for n in (b"moe", b"fp4", b"mla", b"new") if n in line
+    )
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.effects], ids=lambda case: case.name)
@@ -1438,3 +1452,36 @@ def test_with_an_effect(lab: Lab, case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_by_the_text_alone(lab: Lab, case: Case) -> None:
     _check(lab, case, case.plain or case.words, ())
+
+
+@pytest.mark.parametrize(
+    ("case", "effects"),
+    [(case, named) for case in CASES for named in sorted({(), case.effects})],
+    ids=lambda value: value.name if isinstance(value, Case) else "with" if value else "without",
+)
+def test_a_rebase_moves_it_nowhere_else(lab: Lab, case: Case, effects: tuple[str, ...]) -> None:
+    """A three-way merge may do more than applying; it must not do it to a sibling."""
+    words = (case.words if effects or case.plain is None else case.plain).split()
+    tree, raw = made(lab, case, effects)
+    moved = move(lab.objects, tree, parse_patch("p", raw))
+    if moved.outcome.stops:
+        assert moved.tree == tree
+        assert moved.detail
+        return
+    if moved.outcome is Outcome.LANDED:
+        assert moved.tree == tree
+        assert {"upstreamed", "obsolete"} & set(words)
+        return
+    assert moved.mail is not None
+    again = apply_patch(lab.objects, tree, parse_patch("p", moved.mail))
+    assert again.tree == moved.tree
+    if next(iter(case.up)).rpartition(".")[2] in FLAT and "landed" not in case.name:
+        path = next(iter(case.up))
+        before, after = lab.objects.read(tree, path), lab.objects.read(moved.tree, path)
+        assert before is not None
+        assert after is not None
+        wanted = _changed_block(_bytes(case.base[path]), _bytes(case.ours[path]))
+        renamed = b"new" if "renamed" in case.name else wanted
+        assert _changed_block(before, after) == renamed
+    else:
+        assert {"needed", "partial"} & set(words)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from stackpatch.errors import InputError
 from stackpatch.model.diff import Change, FilePatch
+from stackpatch.model.patch import parse_patch
 from stackpatch.model.verdict import HunkState, Verdict, Word
 from stackpatch.series.apply import guard_result
 from stackpatch.series.effects import judge
@@ -17,6 +17,7 @@ from stackpatch.series.hunk_states import LANDED
 from stackpatch.series.landed import examine
 from stackpatch.series.merge import merge
 from stackpatch.series.placement import Side, replace_at
+from stackpatch.series.strays import stray
 from stackpatch.sources.objects import Entry
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ def move(
         return Move(
             patch.name, Outcome.MOVED, verdict.detail, verdict, applied.tree, mail, verdict.hunks
         )
+    if verdict.word is Word.UNSURE and applied.applied:
+        # It would go on, and something speaks against it: no merge knows better.
+        return stop(Outcome.CONFLICT, f"unsure: {verdict.detail}")
     # Text that stands only in another function says nothing about a merge, which goes by where
     # the lines were and is held to the patch's own symbols.
     merged = _merge_files(objects, tree, patch)
@@ -114,7 +118,7 @@ def move(
         places = ", ".join(f"{hunk.path} ({hunk.symbol or 'top level'})" for hunk in landed)
         detail = f"already upstream: {places}"
         return Move(patch.name, Outcome.SHRUNK, detail, verdict, result, mail, verdict.hunks)
-    before, after = _size(patch.raw), _size(mail)
+    before, after = _size(patch), _size(parse_patch(patch.name, mail))
     outcome = Outcome.SHRUNK if after < before else Outcome.CHANGED
     detail = f"three-way merge; {before} changed lines before, {after} after"
     return Move(patch.name, outcome, detail, verdict, result, mail, verdict.hunks)
@@ -178,7 +182,14 @@ def _merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
     strangers = _symbols_touched(ours, result) - _symbols_touched(base, theirs)
     if strangers:
         return f"{file.path}: the merge would change {', '.join(sorted(strangers))}"
-    return Entry(entry.mode, objects.write_blob(merged))
+    if (line := stray(base, theirs, ours, result)) is not None:
+        return f"{file.path}:{line}: the merge would change another place that reads like it"
+    mode = entry.mode
+    if file.new_mode is not None and file.new_mode != file.old_mode:
+        if mode not in (file.old_mode, file.new_mode):
+            return f"{file.path} has mode {mode:o}, not {file.old_mode:o}"
+        mode = file.new_mode
+    return Entry(mode, objects.write_blob(merged))
 
 
 def _symbols_touched(before: Side, after: Side) -> set[str]:
@@ -196,6 +207,7 @@ def _symbols_touched(before: Side, after: Side) -> set[str]:
     return touched
 
 
-def _size(mail: bytes) -> int:
-    start = mail.find(b"\ndiff --git ")
-    return len(re.findall(rb"^(?:\+(?!\+\+ )|-(?!-- ))", mail[start:], re.MULTILINE))
+def _size(patch: Patch) -> int:
+    """How many lines it adds and removes."""
+    hunks = [hunk for file in patch.files for hunk in file.hunks]
+    return sum(len(hunk.added) + len(hunk.removed) for hunk in hunks)

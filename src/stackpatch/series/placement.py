@@ -289,6 +289,18 @@ def _agreement(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> b
     return decided
 
 
+def same_place(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool:
+    """Whether the hunk's lines at `start` of the target are those at `home` of its base.
+
+    Both 0-based; the lines themselves are equal. False also where nothing shows it.
+    """
+    return (
+        _agreement(hunk, home, base, start, target) is not False
+        and not _idle(hunk, home, base, start, target)
+        and _is_no_twin(hunk, home, base, start, target)
+    )
+
+
 def _idle(hunk: Hunk, home: int, base: Side, start: int, target: Side) -> bool:
     """Whether lines that did something in the base do nothing here, or the other way round."""
     ours, theirs = base.plain, target.plain
