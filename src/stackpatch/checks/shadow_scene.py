@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 
 # What the module was made from, where something of ours wrote it down (`record_inputs`).
 RECORD = "stackpatch-inputs.json"
-_PATH = "import json, sys; print(json.dumps([p for p in sys.path if p]))"
+# The import path, and where the package would be imported from, without importing it.
+_QUESTION = """
+import importlib.util as u, json, sys
+try:
+    spec = u.find_spec(sys.argv[1])
+    places = list(spec.submodule_search_locations or []) if spec else []
+except Exception:
+    places = []
+print()
+print(json.dumps([[p for p in sys.path if p], places[:1]]))
+"""
 _SECONDS = 60.0
 _SMALL = 1 << 20
 _INFO = re.compile(r"(?P<name>[^/]+?)-(?P<version>[^/-]+)\.(?:dist|egg)-info/(?P<file>[^/]+)$")
@@ -52,15 +62,15 @@ def environment_scene(python: Path, recipe: Recipe, *, jit: Iterable[Path] = ())
     installed = ask(python)
     package = recipe.upstream.package
     try:
-        answer = proc.run([installed.python, "-I", "-c", _PATH], timeout=_SECONDS).text()
-        roots = [str(Path(entry)) for entry in json.loads(answer.splitlines()[-1])]
+        question = (installed.python, "-I", "-c", _QUESTION, package)
+        answer = json.loads(proc.run(question, timeout=_SECONDS).text().splitlines()[-1])
+        roots, places = ([str(Path(entry)) for entry in entries] for entries in answer)
     except (ValueError, IndexError, TypeError) as error:
         msg = f"{python} does not say what its import path is"
         raise EnvironmentProblem(msg) from error
-    loaded = installed.folders.get(package)
     known = [root for root in dict.fromkeys(roots) if Path(root).is_dir()]
     scene = scene_of(_installed(known, recipe), recipe, roots=known, jit=jit)
-    folder = None if loaded is None else str(loaded)
+    folder = next(iter(places), None)
     copies = scene.copies
     versions = dict(scene.versions)
     if folder is not None and not any(_same(folder, copy) for copy in copies):
@@ -114,7 +124,7 @@ def scene_of(
             key = (canonicalize_name(info["name"]), info["version"], folder)
             place = _editable_place(content) if info["file"] == "direct_url.json" else None
             found[key] = place or found.get(key)
-        elif name.endswith(".pth") or name.startswith("__editable__"):
+        elif _leads(name):
             links += [(path, place) for place in _links(name, content, package)]
     order = {root: number for number, root in enumerate(roots)}
     copies.sort(key=lambda copy: (order.get(copy.rpartition("/")[0], len(order)), copy))
@@ -140,8 +150,7 @@ def wants(path: str, recipe: Recipe) -> bool:
         (name in ("__init__.py", "_build_meta.py") and folder.rpartition("/")[2] == package)
         or (name.endswith(".so") and f"{package}/data/aot/" in path)
         or (info is not None and info["file"] in ("METADATA", "PKG-INFO", "direct_url.json"))
-        or (name.endswith(".pth") and "/" in path)
-        or name.startswith("__editable__")
+        or (_leads(name) and "/" in path)
     )
 
 
@@ -208,7 +217,7 @@ def _installed(roots: Iterable[str], recipe: Recipe) -> Iterator[tuple[str, byte
                 files += sorted((path / "data" / "aot").glob("*/*.so"))
             elif name.endswith((".dist-info", ".egg-info")):
                 files = [path / n for n in ("METADATA", "PKG-INFO", "direct_url.json")]
-            elif name.endswith(".pth") or name.startswith("__editable__"):
+            elif _leads(name):
                 files = [path]
             else:
                 continue
@@ -229,6 +238,11 @@ def _members(
         if isinstance(member, Member) and wants(member.path, recipe):
             small = not member.path.endswith((".so", "METADATA", "PKG-INFO"))
             yield member.path, member.source.read(_SMALL) if small else b""
+
+
+def _leads(name: str) -> bool:
+    """Whether a file can lead the import path elsewhere: a `.pth` or setuptools' finder."""
+    return name.endswith(".pth") or (name.startswith("__editable__") and name.endswith(".py"))
 
 
 def _links(name: str, content: bytes, package: str) -> Iterator[str]:
