@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackpatch.artefacts.build import BuildResult
-    from stackpatch.checks.gates_opened import Opened
+    from stackpatch.artefacts.plan import Plan
+    from stackpatch.cli.gate_memo import Told
+    from stackpatch.cli.progress import Report
+    from stackpatch.cli.workspace import Workspace
     from stackpatch.installed.advice import Advice
+    from stackpatch.model.arch import Arch
 
 
 def command(
@@ -54,7 +58,6 @@ def command(
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
     from stackpatch.artefacts.release import build_release, plan_release
-    from stackpatch.cli.gates import opened_gates
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
     from stackpatch.installed.advice import for_build
@@ -82,22 +85,36 @@ def command(
             report=report,
             caches=[one.document() for one in advice],
         )
-        opened = opened_gates(work, wanted, plan.patches, report)
+        told = _gates(work, wanted, plan, report)
     state = work.recipe.arch(wanted.name).verified.value
     whole: dict[str, object] = {
         **result.json(),
         "verified": state,
-        "gates": None if opened is None else [gate.json() for gate in opened],
+        "gates": None if told is None else told.document,
     }
-    lines = [*_text(result, advice, state), *_gates(opened)]
+    if told is None:
+        gates = ["gates    not looked at: the release's sources are not in the source store"]
+    else:
+        gates = [f"gate     {line}" for line in told.lines]
+    lines = [*_text(result, advice, state), *gates]
     output.emit("build", whole, lines, json=json)
 
 
-def _gates(opened: Sequence[Opened] | None) -> list[str]:
-    """Which gates the series opens, and whether a kernel stands behind them."""
-    if opened is None:
-        return ["gates    not looked at: the release's sources are not in the source store"]
-    return [f"gate     {gate.line()}" for gate in opened]
+def _gates(work: Workspace, arch: Arch, plan: Plan, report: Report) -> Told | None:
+    """Which gates the series opens, and whether a kernel stands behind them; None: not looked."""
+    from stackpatch.cli import gate_memo
+
+    path = gate_memo.place(work, plan.key)
+    told = gate_memo.recall(path)
+    if told is None:
+        from stackpatch.cli.gates import opened_gates
+
+        opened = opened_gates(work, arch, plan.patches, report)
+        if opened is None:
+            return None
+        told = gate_memo.Told([one.json() for one in opened], [one.line() for one in opened])
+        gate_memo.keep(path, told)
+    return told
 
 
 def _text(result: BuildResult, advice: Sequence[Advice], state: str) -> list[str]:
