@@ -9,7 +9,7 @@ Aliases, tags and several documents are refused, so a file never means more than
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import yaml
@@ -142,17 +142,7 @@ def parse(raw: bytes) -> Document:
     tabs = [number for number, line in enumerate(text.split("\n"), 1) if "\t" in line]
     faults += [Fault(line, (), "a tab character; use spaces") for line in tabs[:20]]
     # Read on with spaces in their place: the other faults are found in the same run.
-    found = _Reader(text.replace("\t", " "), faults, tolerant=bool(tabs)).document()
-    return _within(found, text.count("\n") + (not text.endswith("\n")))
-
-
-def _within(document: Document, last: int) -> Document:
-    """libyaml puts what is missing at the end on the line after the last; people look in vain."""
-    return replace(
-        document,
-        lines={path: min(line, last) for path, line in document.lines.items()},
-        faults=tuple(replace(fault, line=min(fault.line, last)) for fault in document.faults),
-    )
+    return _Reader(text.replace("\t", " "), faults, tolerant=bool(tabs)).document()
 
 
 class _Reader:
