@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from stackpatch.model.recipe_base import Strict
-from stackpatch.model.recipe_fields import PathText, StackName  # noqa: TC001 - read at run time
+from stackpatch.model.recipe_fields import PathText, StackName
 
 
 class Builtin(StrEnum):
