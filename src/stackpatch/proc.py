@@ -70,6 +70,17 @@ def find(program: str) -> Path | None:
     return Path(found) if found else None
 
 
+def _failed(done: Completed) -> EnvironmentProblem:
+    """A program that did not end well; a full disk is told as what it is."""
+    said = done.error_text()
+    if "No space left on device" in said or "Out of diskspace" in said:  # git's own words
+        msg = f"no space left while {done.argv[0]} was writing"
+        return EnvironmentProblem(msg, hint="free some space and run again")
+    return EnvironmentProblem(
+        f"`{' '.join(done.argv[:4])}` ended with status {done.status}: {said}"
+    )
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -110,8 +121,7 @@ def run(
         raise EnvironmentProblem(msg) from error
     result = Completed(words, done.returncode, done.stdout, done.stderr)
     if check and result.status != 0:
-        msg = f"`{' '.join(words[:4])}` ended with status {result.status}: {result.error_text()}"
-        raise EnvironmentProblem(msg)
+        raise _failed(result)
     return result
 
 
@@ -162,5 +172,4 @@ def feeding(
         if child.returncode != 0:
             errors.seek(0)
             done = Completed(words, child.returncode, b"", errors.read())
-            msg = f"`{' '.join(words[:4])}` ended with status {done.status}: {done.error_text()}"
-            raise EnvironmentProblem(msg)
+            raise _failed(done)
