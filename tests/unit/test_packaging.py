@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_whole_package_and_its_set(wheel: Path) -> None:
         f"stackpatch/data/{path.relative_to(CHECKOUT).as_posix()}"
         for name in DATA
         for path in (CHECKOUT / name).rglob("*")
-        if path.is_file()
+        if path.is_file() and "__pycache__" not in path.parts
     }
     info = f"stackpatch-{__version__}.dist-info"
     wanted |= {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
