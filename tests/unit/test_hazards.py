@@ -394,6 +394,7 @@ def shared(d: Dialect) -> Iterator[Case]:
         "partial",
         moe,
         fp4,
+        plain="unsure",
     )
     yield case("half landed, half gone", pair, both, f("moe", r) + fill, "partial unsure", moe, fp4)
     yield case("landed", pair, fixed, fixed, "upstreamed", moe)

@@ -120,12 +120,13 @@ def _hunks(objects: Objects, file: FilePatch, entry: Entry | None) -> list[HunkS
         return [HunkState(file.path, hunk.line, named(hunk), "missing") for hunk in file.hunks]
     target = Side(file.path, objects.blob(entry.id))
     return [
-        HunkState(file.path, hunk.line, named(hunk), _state(hunk, target, base))
+        HunkState(file.path, hunk.line, named(hunk), hunk_state(hunk, target, base))
         for hunk in file.hunks
     ]
 
 
-def _state(hunk: Hunk, target: Side, base: Side | None) -> str:
+def hunk_state(hunk: Hunk, target: Side, base: Side | None) -> str:
+    """One hunk's state in a file; base: the file that it was made on, None where unknown."""
     placed, refused = place_hunks([hunk], target, base)
     if placed:
         return APPLIES

@@ -186,10 +186,12 @@ def _weigh_text(look: _Look, recorded: bool) -> tuple[Word, str]:
         return Word.NEEDED, _where(look.applied)
     if look.all_landed:
         return Word.UPSTREAMED, "identical"
-    if look.states(LANDED):
-        return Word.PARTIAL, _partial(tuple(h for h in look.hunks if h.state != LANDED))
     word, detail = _unapplied(look)
-    if word is Word.MISPLACED:
+    if look.states(LANDED):
+        waiting = tuple(hunk for hunk in look.hunks if hunk.state != LANDED)
+        if all(hunk.state == APPLIES for hunk in waiting):
+            return Word.PARTIAL, _partial(waiting)
+    elif word is Word.MISPLACED:
         return word, detail
     return Word.UNSURE, f"{detail}; without an Effect line nothing shows whether it landed"
 

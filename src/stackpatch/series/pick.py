@@ -17,7 +17,7 @@ from stackpatch.series.hunk_states import LANDED
 from stackpatch.series.landed import examine
 from stackpatch.series.merge import merge
 from stackpatch.series.placement import Side, replace_at
-from stackpatch.series.strays import stray
+from stackpatch.series.strays import astray
 from stackpatch.sources.objects import Entry
 
 if TYPE_CHECKING:
@@ -182,8 +182,8 @@ def _merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
     strangers = _symbols_touched(ours, result) - _symbols_touched(base, theirs)
     if strangers:
         return f"{file.path}: the merge would change {', '.join(sorted(strangers))}"
-    if (line := stray(base, theirs, ours, result)) is not None:
-        return f"{file.path}:{line}: the merge would change another place that reads like it"
+    if wrong := astray(base, theirs, ours, result):
+        return f"{file.path}: {wrong}"
     mode = entry.mode
     if file.new_mode is not None and file.new_mode != file.old_mode:
         if mode not in (file.old_mode, file.new_mode):

@@ -1,4 +1,4 @@
-"""Whether a clean merge put a change where it was meant to go.
+"""Whether a clean merge put every change where it was meant to go, and left none out.
 
 A merge aligns equal lines as cheaply as it can. Where upstream swapped two calls, two overloads or
 two sections that read alike, it puts our change into the other one and calls that clean.
@@ -9,27 +9,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackpatch.model.hunk import Hunk
+from stackpatch.series.hunk_states import LANDED, hunk_state
 from stackpatch.series.placement import same_place
 
 if TYPE_CHECKING:
     from stackpatch.series.placement import Side
 
 
-def stray(base: Side, theirs: Side, target: Side, merged: Side) -> int | None:
-    """The first line of the target (1-based) that the merge changed and the patch was not about.
+def astray(base: Side, theirs: Side, target: Side, merged: Side) -> str | None:
+    """What the merge changed beside the patch, or left out though it is not there; None: nothing.
 
-    base, theirs: the file that the patch was made on, without and with it. None: all is in place.
+    base, theirs: the file that the patch was made on, without and with it.
     """
-    meant = _changes(base, theirs)
+    open_ = _changes(base, theirs)
     for change in _changes(target, merged):
         start = change.old_start - 1
-        if not any(
-            change.old == ours.old
-            and change.new == ours.new
-            and same_place(ours, ours.old_start - 1, base, start, target)
-            for ours in meant
-        ):
-            return change.old_start + change.leading_context
+        meant = next(
+            (
+                ours
+                for ours in open_
+                if (change.old, change.new) == (ours.old, ours.new)
+                and same_place(ours, ours.old_start - 1, base, start, target)
+            ),
+            None,
+        )
+        if meant is None:
+            line = change.old_start + change.leading_context
+            return f"at line {line} the merge would change another place that reads like ours"
+        open_.remove(meant)
+    # Where upstream made a change like ours to a neighbour, a merge may take it for ours.
+    for ours in open_:
+        if hunk_state(ours, target, base) != LANDED:
+            line = ours.old_start + ours.leading_context
+            return f"the merge would leave out what the patch does at line {line} of its own base"
     return None
 
 
