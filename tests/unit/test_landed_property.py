@@ -163,7 +163,7 @@ def truth(world: World) -> set[str]:
     return found
 
 
-@settings(max_examples=2500, derandomize=False)
+@settings(max_examples=250)
 @given(worlds(), st.booleans())
 def test_no_certain_verdict_is_wrong(lab: Lab, world: World, claims: bool) -> None:
     path = f"src/one.{world.suffix}"
@@ -196,7 +196,7 @@ def test_no_certain_verdict_is_wrong(lab: Lab, world: World, claims: bool) -> No
             assert verdict.detail
 
 
-@settings(max_examples=2500, derandomize=False)
+@settings(max_examples=250)
 @given(worlds())
 def test_a_rebase_changes_no_other_function(lab: Lab, world: World) -> None:
     mail = lab.mail(world.files(world.base), world.files(world.ours), "s")
