@@ -13,7 +13,7 @@ from tests.gitlab import Lab, Link, Script, Submodule, Thing
 from stackpatch.errors import Problems
 from stackpatch.model.patch import parse_patch
 from stackpatch.series.apply import SeriesResult, apply_patch, apply_series, guard_result
-from stackpatch.series.placement import Side
+from stackpatch.series.side import Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

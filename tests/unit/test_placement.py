@@ -11,12 +11,11 @@ from stackpatch.series.placement import (
     Placed,
     Reason,
     Refused,
-    Side,
     find_matches,
     place_hunks,
     replace_at,
-    split_lines,
 )
+from stackpatch.series.side import Side, split_lines
 from stackpatch.series.twins import headings, told_apart, twins
 
 

@@ -11,13 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
-from stackpatch.series.placement import (
-    Placed,
-    Refused,
-    Side,
-    place_hunks,
-    replace_at,
-)
+from stackpatch.series.placement import Placed, Refused, place_hunks, replace_at
+from stackpatch.series.side import Side
 from stackpatch.sources.objects import (
     DIRECTORY,
     EXECUTABLE,

@@ -16,7 +16,7 @@ from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
 from stackpatch.series.effects import judge
 from stackpatch.series.hunk_states import made_on, patched, symbol_of
-from stackpatch.series.placement import Side
+from stackpatch.series.side import Side
 from stackpatch.series.symbols import language_of
 from stackpatch.series.twins import headings
 from stackpatch.series.whereabouts import places_of

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import HunkState
 from stackpatch.series.merge import merge
-from stackpatch.series.placement import Side, place_hunks, replace_at
+from stackpatch.series.placement import place_hunks, replace_at
+from stackpatch.series.side import Side
 from stackpatch.sources.objects import DIRECTORY, SUBMODULE, SYMLINK, Entry
 
 if TYPE_CHECKING:

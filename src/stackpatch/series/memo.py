@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stackpatch.sources.objects import Objects
 
 # Raised whenever the rules of series/ change what a verdict may be.
-RULES = 1
+RULES = 2
 _WHOLE = "whole-tree"
 
 

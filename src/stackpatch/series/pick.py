@@ -16,7 +16,8 @@ from stackpatch.series.export import remail
 from stackpatch.series.hunk_states import LANDED
 from stackpatch.series.landed import examine
 from stackpatch.series.merge import merge
-from stackpatch.series.placement import Side, replace_at
+from stackpatch.series.placement import replace_at
+from stackpatch.series.side import Side
 from stackpatch.series.strays import astray
 from stackpatch.sources.objects import Entry
 

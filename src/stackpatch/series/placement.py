@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stackpatch.series.merge import merge
-from stackpatch.series.plain import PlainText, plain_text
-from stackpatch.series.symbols import Symbol, Symbols, parse_symbols, same_symbol
+from stackpatch.series.symbols import Symbol, same_symbol
 from stackpatch.series.twins import headings, told_apart, twins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackpatch.model.hunk import Hunk
+    from stackpatch.series.side import Side
 
 
 class Reason(StrEnum):
@@ -57,53 +56,6 @@ class Refused:
     detail: str
     expected: str | None
     candidates: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A file's content with its lines and, on demand, its symbols."""
-
-    path: str
-    content: bytes
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The lines with their ends."""
-        return split_lines(self.content)
-
-    @property
-    def symbols(self) -> Symbols:
-        """The symbols, parsed once for the same content."""
-        return _symbols_of(self.path, self.content)
-
-    @property
-    def plain(self) -> PlainText:
-        """The text without comments and `#if 0`, read once for the same content."""
-        return _plain_of(self.path, self.content)
-
-
-@lru_cache(maxsize=64)
-def _plain_of(path: str, content: bytes) -> PlainText:
-    return plain_text(path, content)
-
-
-_parsed: dict[tuple[str, bytes], Symbols] = {}
-
-
-def _symbols_of(path: str, content: bytes) -> Symbols:
-    key = (path.rsplit(".", 1)[-1], content)
-    known = _parsed.get(key)
-    if known is None:
-        if len(_parsed) >= 256:
-            _parsed.clear()
-        known = _parsed[key] = parse_symbols(path, content)
-    return known
-
-
-def split_lines(content: bytes) -> list[bytes]:
-    """Split at line feeds only, keeping them; a last line without one stays as it is."""
-    lines = content.split(b"\n")
-    return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
 
 
 def find_matches(content: bytes, hunk: Hunk) -> list[int]:

@@ -13,7 +13,7 @@ from stackpatch.series.hunk_states import LANDED, hunk_state
 from stackpatch.series.placement import same_place
 
 if TYPE_CHECKING:
-    from stackpatch.series.placement import Side
+    from stackpatch.series.side import Side
 
 
 def astray(base: Side, theirs: Side, target: Side, merged: Side) -> str | None:

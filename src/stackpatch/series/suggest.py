@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from stackpatch import proc
 from stackpatch.errors import EnvironmentProblem
 from stackpatch.model.diff import Change
-from stackpatch.series.placement import replace_at, split_lines
+from stackpatch.series.placement import replace_at
+from stackpatch.series.side import split_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

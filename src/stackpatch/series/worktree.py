@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from stackpatch import proc
 from stackpatch.errors import FindingError, InputError, WaitingError
 from stackpatch.model.diff import Change, FilePatch
-from stackpatch.series.placement import Side, place_hunks, replace_at
+from stackpatch.series.placement import place_hunks, replace_at
+from stackpatch.series.side import Side
 from stackpatch.sources.objects import SYMLINK, Entry
 from stackpatch.storage import directory_beside, write_atomically
 
