@@ -13,11 +13,12 @@ STAMP := .venv/.made-from
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help demo smoke-gpu test browser bench lint types docs fresh check clean
+.PHONY: help demo smoke-gpu test browser engine engine-stop bench lint types docs fresh check clean
 
 help:
 	@echo "make demo    build flashinfer for $(ARCH) and show what came out"
 	@echo "make test    all tests"
+	@echo "make engine  a container engine and a registry on loopback, for the tests; make engine-stop"
 	@echo "make smoke-gpu ARCH=sm90   build for this machine's GPU, install, run the smoke checks"
 	@echo "make check   lint, types, layers, generated files: all that CI runs beside the tests"
 	@echo "make bench   time the commands beside their peers; writes docs/benchmarks.md"
@@ -52,6 +53,14 @@ browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 	  { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null || { echo "make: no chromium and chromedriver; the page's tests will fail" >&2; exit 0; }; \
 	    echo "installing chromium and chromium-driver"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver >/dev/null; }
+
+# dockerd with BuildKit, buildx, buildah, skopeo, crane and a registry, below ~/.cache; as root on
+# Debian. The tests start it by themselves; eval "$$(scripts/engine env)" lets a shell use it.
+engine:
+	scripts/engine start
+
+engine-stop:
+	scripts/engine stop
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
