@@ -17,6 +17,7 @@ from pydantic import Field
 from stackpatch.errors import InputError
 from stackpatch.model import nearest
 from stackpatch.model.recipe_base import Strict
+from stackpatch.model.recipe_bases import BaseImage
 from stackpatch.model.recipe_fields import (
     CommitText,
     DateText,
@@ -190,6 +191,11 @@ class Release(Strict):
     )
     requires: dict[StackName, VersionText] = Field(
         default={}, description="Other stacks that this release needs, each at one release."
+    )
+    bases: tuple[BaseImage, ...] = Field(
+        default=(),
+        description="Images that hold this release, by digest: `build --base` takes from here "
+        "where the package lies and that it is this version, and reads no layer.",
     )
 
     @property

@@ -82,6 +82,13 @@ def _path_fault(value: str) -> str | None:
     return None
 
 
+def _folder_fault(value: str) -> str | None:
+    if not value.startswith("/") or value == "/" or value.endswith("/"):
+        return f"{value!r} is not a folder from / on, without a slash at its end"
+    wrong = _path_fault(value.removeprefix("/"))
+    return None if wrong is None else f"{value!r} is not a plain path inside the image"
+
+
 def _distribution_fault(value: str) -> str | None:
     if not re.fullmatch(_NAME, value):
         return f"{value!r} is not the name of a distribution"
@@ -131,6 +138,14 @@ _FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 # A tag as git takes it (git check-ref-format), without what a shell or a refspec would read.
 _TAG = r"[A-Za-z0-9][A-Za-z0-9._+/-]*"
 _PYTHON = r"3\.[0-9]+"
+_DIGEST = r"sha256:[0-9a-f]{64}"
+# Names of the OCI distribution protocol, behind a registry's host that is always written.
+_IMAGE = (
+    r"([a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]+)?|localhost(:[0-9]+)?)"
+    r"(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)+"
+)
+_IMAGE_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_PLATFORM = r"linux/(amd64|arm64)"
 
 Sentence = Annotated[
     str,
@@ -186,3 +201,22 @@ TagName = Annotated[str, Field(json_schema_extra=_schema(_TAG)), _matching(_TAG,
 PythonVersion = Annotated[
     str, Field(json_schema_extra=_schema(_PYTHON)), _matching(_PYTHON, "a Python version like 3.12")
 ]
+DigestText = Annotated[
+    str,
+    Field(json_schema_extra=_schema(_DIGEST)),
+    _matching(_DIGEST, "a digest (sha256: and 64 lower-case hex digits)"),
+]
+ImageName = Annotated[
+    str,
+    Field(json_schema_extra=_schema(_IMAGE)),
+    _matching(_IMAGE, "a registry and a repository such as docker.io/lmsysorg/sglang, no tag"),
+]
+ImageTag = Annotated[
+    str, Field(json_schema_extra=_schema(_IMAGE_TAG)), _matching(_IMAGE_TAG, "an image's tag")
+]
+PlatformText = Annotated[
+    str,
+    Field(json_schema_extra=_schema(_PLATFORM)),
+    _matching(_PLATFORM, "linux/amd64 or linux/arm64"),
+]
+FolderInImage = Annotated[str, _checked(_folder_fault)]

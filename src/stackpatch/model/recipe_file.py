@@ -19,6 +19,7 @@ from stackpatch.model.recipe import (
     Stamp,
     Upstream,
 )
+from stackpatch.model.recipe_bases import BaseImage
 from stackpatch.model.recipe_gates import (
     Compiled,
     GateRule,
@@ -60,6 +61,7 @@ _NESTED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (Layouts, "sdist"): LayoutRule,
     (Layouts, "wheel"): LayoutRule,
     (Release, "artefacts"): Artefact,
+    (Release, "bases"): BaseImage,
     (Release, "commit-evidence"): CommitEvidence,
     (Release, "stamp"): Stamp,
 }

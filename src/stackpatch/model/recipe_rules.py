@@ -22,6 +22,7 @@ from packaging.version import InvalidVersion, Version
 from stackpatch.errors import InputError
 from stackpatch.model import nearest
 from stackpatch.model.arch import ARCHES, CodeArch, parse_arch
+from stackpatch.model.base_rules import check_bases
 from stackpatch.model.gate_rules import check_gates
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ def cross_check(recipe: dict[str, Any], *, name: str | None = None) -> Iterator[
     if isinstance(layouts, dict):
         for kind, rules in layouts.items():
             yield from _layout(rules, ("layouts", kind))
-    for place, text in check_gates(recipe):
-        yield Finding(place, text)
+    for check in (check_bases, check_gates):
+        for place, text in check(recipe):
+            yield Finding(place, text)
     for field in ("caches", "shadowed-by"):
         yield from _repeated(recipe.get(field), field)
 

@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from stackpatch.model import recipe as recipe_types
-from stackpatch.model import recipe_fields, recipe_gates, recipe_smoke
+from stackpatch.model import recipe_bases, recipe_fields, recipe_gates, recipe_smoke
 from stackpatch.model.arch import ARCHES, Arch
 from stackpatch.model.recipe import Recipe
 
@@ -32,6 +32,7 @@ _TYPES: tuple[type[BaseModel], ...] = (
     recipe_types.CommitEvidence,
     recipe_types.Artefact,
     recipe_types.Stamp,
+    recipe_bases.BaseImage,
     recipe_types.ArchSettings,
     recipe_types.Issue,
     recipe_gates.Gates,
@@ -64,6 +65,11 @@ _KINDS: dict[Any, str] = {
     recipe_fields.PatternText: "regular expression",
     recipe_fields.CodeText: "target",
     recipe_fields.GlobText: "pattern",
+    recipe_fields.DigestText: "sha256: and 64 hex digits",
+    recipe_fields.ImageName: "image without a tag",
+    recipe_fields.ImageTag: "tag",
+    recipe_fields.PlatformText: "platform",
+    recipe_fields.FolderInImage: "folder from / on",
     str: "text",
     bool: "`true` or `false`",
     int: "whole number",
