@@ -32,13 +32,13 @@ from stackpatch.model.recipe_fields import (
     Sha256Text,
     StackName,
     TagName,
-    Url,
     VariableName,
     VariableValue,
     VersionText,
 )
 from stackpatch.model.recipe_gates import Gates
 from stackpatch.model.recipe_smoke import SmokeCheck
+from stackpatch.model.recipe_watch import Fork, Issue, Revisit
 from stackpatch.model.reference import SourceKind
 
 # With several files that differ only by machine, the one whose sources we read.
@@ -229,13 +229,6 @@ class ArchSettings(Strict):
     notes: str = Field(default="", description="What a person must know on this arch.")
 
 
-class Issue(Strict):
-    """An upstream issue or pull request that matters to the stack."""
-
-    url: Url = Field(description="Its address.")
-    why: Sentence = Field(description="What it means for us, and what would make us look again.")
-
-
 class Recipe(Strict):
     """`recipes/STACK.yaml`."""
 
@@ -274,6 +267,13 @@ class Recipe(Strict):
     )
     issues: tuple[Issue, ...] = Field(
         default=(), description="Upstream issues and pull requests that matter to the stack."
+    )
+    revisit: tuple[Revisit, ...] = Field(
+        default=(),
+        description="On what to look at the stack again; `stackpatch upstream` says which are due.",
+    )
+    fork: Fork | None = Field(
+        default=None, description="A fork whose commits are a series here; null: there is none."
     )
 
     def release(self, version: str | None = None) -> Release:

@@ -11,7 +11,6 @@ from stackpatch.model.recipe import (
     ArchSettings,
     Artefact,
     CommitEvidence,
-    Issue,
     LayoutRule,
     Layouts,
     Recipe,
@@ -30,6 +29,7 @@ from stackpatch.model.recipe_gates import (
 )
 from stackpatch.model.recipe_rules import cross_check
 from stackpatch.model.recipe_smoke import SmokeCheck
+from stackpatch.model.recipe_watch import Condition, Fork, Issue, Revisit
 from stackpatch.model.yamlfile import Document, Fault, parse, raise_faults
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ _NESTED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (Recipe, "issues"): Issue,
     (Recipe, "gates"): Gates,
     (Recipe, "smoke"): SmokeCheck,
+    (Recipe, "revisit"): Revisit,
+    (Recipe, "fork"): Fork,
+    (Issue, "revisit"): Condition,
+    (Revisit, "when"): Condition,
+    (Condition, "all"): Condition,
+    (Condition, "any"): Condition,
     (Gates, "rules"): GateRule,
     (Gates, "kernels"): Kernels,
     (Gates, "shipped"): Shipped,

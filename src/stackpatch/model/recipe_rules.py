@@ -53,6 +53,7 @@ def cross_check(recipe: dict[str, Any], *, name: str | None = None) -> Iterator[
     upstream = recipe.get("upstream")
     distribution = upstream.get("pypi") if isinstance(upstream, dict) else None
     yield from _default(recipe)
+    yield from _fork(recipe)
     yield from _unique(recipe, "version")
     yield from _unique(recipe, "tag")
     for path, release in _mappings(recipe.get("releases"), ("releases",)):
@@ -89,6 +90,17 @@ def _default(recipe: dict[str, Any]) -> Iterator[Finding]:
     if isinstance(default, str) and default not in known and len(known) == len(versions):
         text = f"no release {default!r} in this recipe; {nearest.hint(default, known)}"
         yield Finding(("default",), text)
+
+
+def _fork(recipe: dict[str, Any]) -> Iterator[Finding]:
+    fork = recipe.get("fork")
+    release = fork.get("release") if isinstance(fork, dict) else None
+    releases = _mappings(recipe.get("releases"), ("releases",))
+    versions = [one.get("version") for _, one in releases]
+    known = [version for version in versions if isinstance(version, str)]
+    if isinstance(release, str) and release not in known and len(known) == len(versions):
+        text = f"no release {release!r} in this recipe; {nearest.hint(release, known)}"
+        yield Finding(("fork", "release"), text)
 
 
 def _unique(recipe: dict[str, Any], field: str) -> Iterator[Finding]:

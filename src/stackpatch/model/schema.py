@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from stackpatch.model import recipe as recipe_types
-from stackpatch.model import recipe_bases, recipe_fields, recipe_gates, recipe_smoke
+from stackpatch.model import recipe_bases, recipe_fields, recipe_gates, recipe_smoke, recipe_watch
 from stackpatch.model.arch import ARCHES, Arch
 from stackpatch.model.recipe import Recipe
 
@@ -34,7 +34,10 @@ _TYPES: tuple[type[BaseModel], ...] = (
     recipe_types.Stamp,
     recipe_bases.BaseImage,
     recipe_types.ArchSettings,
-    recipe_types.Issue,
+    recipe_watch.Issue,
+    recipe_watch.Revisit,
+    recipe_watch.Condition,
+    recipe_watch.Fork,
     recipe_gates.Gates,
     recipe_gates.GateRule,
     recipe_gates.Kernels,
@@ -58,6 +61,9 @@ _KINDS: dict[Any, str] = {
     recipe_fields.VariableValue: "text",
     recipe_fields.GitUrl: "git URL or path",
     recipe_fields.Url: "URL",
+    recipe_watch.TrackedUrl: "GitHub issue or pull request",
+    recipe_watch.PullUrl: "GitHub pull request",
+    recipe_watch.BranchName: "branch",
     recipe_fields.FolderName: "folder name",
     recipe_fields.TagName: "tag",
     recipe_fields.PythonVersion: "Python version",
