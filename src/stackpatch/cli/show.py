@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,7 +54,17 @@ def _document(
 ) -> dict[str, Any]:
     whole = recipe.model_dump(mode="json", by_alias=True)
     del whole["releases"]
-    whole["archs"] = {name: whole["archs"][name] for name in archs}
+    whole["archs"] = {
+        name: {
+            **whole["archs"][name],
+            "launch": [
+                one.model_dump(mode="json", by_alias=True)
+                for one in settings.launch
+                if one.serves(release.version)
+            ],
+        }
+        for name, settings in archs.items()
+    }
     return {
         **whole,
         "release": {
@@ -112,6 +123,7 @@ def _text(
         env = " ".join(f"{key}={value!r}" for key, value in settings.env.items())
         lines.append(f"  {name}  CUDA {settings.cuda}, {settings.verified}  {env}".rstrip())
         lines += [f"         {line}" for line in settings.notes.splitlines()]
+        lines += _launch(settings, release)
     lines += ["", f"patches ({series.where})" if series.patches else "patches: none"]
     for patch in series.patches:
         only = f" [{' '.join(patch.trailers.archs)}]" if patch.trailers.archs else ""
@@ -119,4 +131,16 @@ def _text(
         lines.append(f"      {patch.subject}")
         if patch.trailers.status is not None:
             lines.append(f"      {patch.trailers.status} {' '.join(patch.trailers.links)}".rstrip())
+    return lines
+
+
+def _launch(settings: ArchSettings, release: Release) -> list[str]:
+    """What to start the release's server with, as a shell takes it."""
+    lines = []
+    for one in settings.launch:
+        if one.serves(release.version):
+            words = [f"{name}={shlex.quote(value)}" for name, value in one.env.items()]
+            words += [shlex.quote(argument) for argument in one.args]
+            lines.append(f"         start with  {' '.join(words)}")
+            lines.append(f"             for {one.when}: {' '.join(one.why.split())}")
     return lines

@@ -37,6 +37,7 @@ from stackpatch.model.recipe_fields import (
     VersionText,
 )
 from stackpatch.model.recipe_gates import Gates
+from stackpatch.model.recipe_launch import Launch
 from stackpatch.model.recipe_smoke import SmokeCheck
 from stackpatch.model.recipe_watch import Fork, Issue, Revisit
 from stackpatch.model.reference import SourceKind
@@ -68,6 +69,14 @@ class Upstream(Strict):
     git: GitUrl = Field(description="Repository with the release tags: a URL or an absolute path.")
     pypi: DistributionName = Field(description="Name of the distribution on the package index.")
     package: PackageName = Field(description="Import package that the distribution installs.")
+    submodules: bool = Field(
+        default=False, strict=True, description="Whether a build from source needs its submodules."
+    )
+    lfs: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether a build from source needs files that lie in Git LFS.",
+    )
 
 
 class LayoutRule(Strict):
@@ -220,6 +229,13 @@ class ArchSettings(Strict):
 
     env: dict[VariableName, VariableValue] = Field(
         default={}, description="Environment to build with and to run with on this arch."
+    )
+    build_args: dict[VariableName, VariableValue] = Field(
+        default={},
+        description="Arguments for dockerfiles/STACK.Dockerfile where something must be compiled.",
+    )
+    launch: tuple[Launch, ...] = Field(
+        default=(), description="What to start the server with where its own choice does not do."
     )
     cuda: RangeText = Field(description="CUDA toolkits that serve for the arch, a PEP 440 range.")
     verified: Verified = Field(

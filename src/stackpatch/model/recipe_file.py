@@ -27,6 +27,7 @@ from stackpatch.model.recipe_gates import (
     Measured,
     Shipped,
 )
+from stackpatch.model.recipe_launch import Launch
 from stackpatch.model.recipe_rules import cross_check
 from stackpatch.model.recipe_smoke import SmokeCheck
 from stackpatch.model.recipe_watch import Condition, Fork, Issue, Revisit
@@ -50,6 +51,7 @@ _NESTED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
     (Recipe, "layouts"): Layouts,
     (Recipe, "releases"): Release,
     (Recipe, "archs"): ArchSettings,
+    (ArchSettings, "launch"): Launch,
     (Recipe, "issues"): Issue,
     (Recipe, "gates"): Gates,
     (Recipe, "smoke"): SmokeCheck,

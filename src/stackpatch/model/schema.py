@@ -13,7 +13,14 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from stackpatch.model import recipe as recipe_types
-from stackpatch.model import recipe_bases, recipe_fields, recipe_gates, recipe_smoke, recipe_watch
+from stackpatch.model import (
+    recipe_bases,
+    recipe_fields,
+    recipe_gates,
+    recipe_launch,
+    recipe_smoke,
+    recipe_watch,
+)
 from stackpatch.model.arch import ARCHES, Arch
 from stackpatch.model.recipe import Recipe
 
@@ -34,6 +41,7 @@ _TYPES: tuple[type[BaseModel], ...] = (
     recipe_types.Stamp,
     recipe_bases.BaseImage,
     recipe_types.ArchSettings,
+    recipe_launch.Launch,
     recipe_watch.Issue,
     recipe_watch.Revisit,
     recipe_watch.Condition,
@@ -76,6 +84,7 @@ _KINDS: dict[Any, str] = {
     recipe_fields.ImageTag: "tag",
     recipe_fields.PlatformText: "platform",
     recipe_fields.FolderInImage: "folder from / on",
+    recipe_launch.ArgumentText: "argument",
     str: "text",
     bool: "`true` or `false`",
     int: "whole number",
