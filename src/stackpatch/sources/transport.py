@@ -199,7 +199,7 @@ def _judge(response: requests.Response) -> None:
         return
     if status in _AGAIN:
         reason = f"{url} answered {status}"
-        raise Interrupted(reason, _retry_after(response.headers.get("Retry-After")))
+        raise Interrupted(reason, retry_after(response.headers.get("Retry-After")))
     msg = f"{url} answered {status}"
     hint = None
     if status in {401, 403, 407}:
@@ -207,7 +207,7 @@ def _judge(response: requests.Response) -> None:
     raise EnvironmentProblem(msg, hint=hint)
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds, from a number or an HTTP date; None for nothing or nonsense."""
     if not value:
         return None
@@ -228,7 +228,7 @@ def _chunks(response: requests.Response, *, decode: bool) -> Iterator[bytes]:
         yield from response.raw.stream(_CHUNK, decode_content=decode)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         url = redact(response.url)
-        reason = f"the connection to {url} broke off ({_reason(error)})"
+        reason = f"the connection to {url} broke off ({innermost(error)})"
         raise Interrupted(reason) from error
 
 
@@ -237,19 +237,19 @@ def _translated(error: requests.RequestException, url: str) -> Exception:
 
     host = urllib.parse.urlsplit(url).netloc
     if isinstance(error, requests.exceptions.SSLError):
-        msg = f"the certificate of {host} is not accepted: {_reason(error)}"
+        msg = f"the certificate of {host} is not accepted: {innermost(error)}"
         hint = "name your CA bundle in pip's `cert` (PIP_CERT) or in REQUESTS_CA_BUNDLE"
         return EnvironmentProblem(msg, hint=hint)
     if isinstance(error, requests.exceptions.ProxyError):
-        msg = f"the proxy on the way to {host} does not work: {_reason(error)}"
+        msg = f"the proxy on the way to {host} does not work: {innermost(error)}"
         return EnvironmentProblem(msg, hint="look at HTTPS_PROXY and pip's `proxy`")
     if isinstance(error, (requests.ConnectionError, requests.Timeout)):
-        return Interrupted(f"{host} cannot be reached ({_reason(error)})")
-    return EnvironmentProblem(f"cannot fetch {redact(url)}: {_reason(error)}")
+        return Interrupted(f"{host} cannot be reached ({innermost(error)})")
+    return EnvironmentProblem(f"cannot fetch {redact(url)}: {innermost(error)}")
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause in a few words, without URLs' secrets."""
+def innermost(error: BaseException) -> str:
+    """An exception's innermost cause in a few words, without URLs' secrets."""
     inner: object = error
     for _ in range(8):
         nested = getattr(inner, "reason", None) or next(

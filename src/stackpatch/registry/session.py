@@ -1,0 +1,468 @@
+"""Requests to one registry: retries, redirects, time limits, and no secret in any message.
+
+A redirect is followed by us and carries the login only to the same scheme, host and port. What
+may be tried again is the caller's decision; how often, how long and with which pauses is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stackpatch import __version__
+from stackpatch.errors import EnvironmentProblem
+from stackpatch.registry.reference import is_loopback
+from stackpatch.registry.trust import trusted
+from stackpatch.sources.transport import Interrupted, innermost, redact, retry_after
+
+if TYPE_CHECKING:  # requests is imported when something is really asked for: it takes 0.1 s
+    from collections.abc import Callable, Iterator, Mapping
+
+    import requests
+
+    from stackpatch.registry.auth import Access, Login, Secrets
+
+_T = TypeVar("_T")
+_BLOCK = 1 << 18
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+_LONGEST_PAUSE = 60.0
+_ERROR_BODY = 16 << 10
+_TOKEN_BYTES = 1 << 20
+# None takes out what the environment says.
+_NO_PROXY: Any = {"http": None, "https": None, "all": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How patient a run is. Times in seconds, sizes in bytes.
+
+    read: silence on an open connection. retries: further attempts after the first. document:
+    everything about one manifest, config or token, its attempts included. slowest: bytes a second
+    that a blob must move at; with `document` on top it gives a blob's total time.
+    """
+
+    connect: float = 15.0
+    read: float = 60.0
+    retries: int = 4
+    document: float = 180.0
+    slowest: float = 20_000.0
+
+    def for_blob(self, size: int) -> float:
+        """Seconds for a blob of so many bytes, all attempts together."""
+        return self.document + size / self.slowest
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went over the wire, in bytes of bodies; requests as they were sent, retries too."""
+
+    requests: int = 0
+    blob_bytes_received: int = 0
+    document_bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. url: absolute.
+
+    body: gives the bytes, or something with `read` and `__len__`; called for each time it is sent.
+    access: what a login must allow.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[], Any] | None = None
+    access: tuple[Access, ...] = ()
+
+
+@dataclass(slots=True)
+class Session:
+    """A client for one host in one run.
+
+    host: `host[:port]` as the API has it. login: credentials and tokens for it. pause: how to wait
+    (tests do not). plain: whether HTTP without TLS may be spoken where TLS is not.
+    """
+
+    host: str
+    login: Login
+    limits: Limits = field(default_factory=Limits)
+    pause: Callable[[float], None] = time.sleep
+    plain: bool = False
+    traffic: Traffic = field(default_factory=Traffic)
+    _http: requests.Session | None = None
+    _base: str | None = None
+
+    @property
+    def secrets(self) -> Secrets:
+        """What no message may hold."""
+        return self.login.secrets
+
+    def url(self, path: str) -> str:
+        """The absolute URL of a path below `/v2/`; the first call finds out whether TLS is spoken.
+
+        Only a loopback host, or one that the person named as plain, is ever asked without TLS.
+        """
+        if self._base is None:
+            scheme = "http" if self._speaks_plain() else "https"
+            self._base = f"{scheme}://{self.host}"
+        return f"{self._base}/v2/{path}"
+
+    @contextlib.contextmanager
+    def send(self, ask: Ask, *, expected: frozenset[int]) -> Iterator[requests.Response]:
+        """One request with its redirects and, where the registry wants one, a login.
+
+        expected: the statuses that are answers. Raises Interrupted for what may work the next
+        time, EnvironmentProblem for the rest.
+        """
+        response = self._authorised(ask)
+        with contextlib.closing(response):
+            if response.status_code not in expected:
+                raise self._refused(response, ask)
+            yield response
+
+    def patiently(self, action: Callable[[], _T], what: str, *, seconds: float | None = None) -> _T:
+        """Do it again as long as it is Interrupted, within the limits.
+
+        seconds: for all attempts together. Raises EnvironmentProblem with the last reason.
+        """
+        patience = Patience(self, what, self.limits.document if seconds is None else seconds)
+        while True:
+            try:
+                return action()
+            except Interrupted as error:
+                patience.after(error)
+
+    def token(self, url: str, authorization: str | None, form: bytes | None) -> dict[str, Any]:
+        """What a token server answers. form: what to post there; None asks with GET.
+
+        Raises Interrupted and EnvironmentProblem like `send`.
+        """
+        import json
+
+        kind = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
+        body = None if form is None else lambda: form
+        ask = Ask("GET" if form is None else "POST", url, kind, body)
+        sent = self.traffic.bytes_sent
+        with contextlib.closing(self._follow(ask, authorization)) as response:
+            self.traffic.bytes_sent = sent  # a form with a secret is no content
+            if response.status_code != 200:
+                raise self._refused(response, ask)
+            content = b""
+            for block in self.body(response, self.limits.read):
+                content += block
+                if len(content) > _TOKEN_BYTES:
+                    break
+        try:
+            said = json.loads(content)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            msg = f"{self.shown(url)} answered something else than a token"
+            raise EnvironmentProblem(msg)
+        return said
+
+    def body(self, response: requests.Response, limit: float) -> Iterator[bytes]:
+        """The blocks of an answer as they were sent. limit: seconds until the last one.
+
+        Raises Interrupted where the connection breaks off or is too slow.
+        """
+        import urllib3
+
+        deadline = time.monotonic() + limit
+        try:
+            for block in response.raw.stream(_BLOCK, decode_content=False):
+                yield block
+                if time.monotonic() > deadline:
+                    reason = f"{self.shown(response.url)} sent too slowly (limit {limit:.0f} s)"
+                    raise Interrupted(reason)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            reason = f"the connection to {self.host} broke off ({innermost(error)})"
+            raise Interrupted(self.secrets.hide(reason)) from error
+
+    def _authorised(self, ask: Ask) -> requests.Response:
+        """The answer; a 401 is answered once with a login, or with a new token.
+
+        A place that the registry sent us to, on another host, gets no login of ours.
+        """
+        if not self._is_ours(ask.url):
+            return self._follow(ask, None)
+        offered = self.login.header(ask.access)
+        response = self._follow(ask, offered)
+        if response.status_code != 401:
+            return response
+        with contextlib.closing(response):
+            challenge = ", ".join(response.raw.headers.getlist("WWW-Authenticate"))
+            said = self._said(response)
+            again = self.login.answer(challenge, ask.access, offered, self)
+        if again is None:
+            what = f"{self.host} wants a login for {_subject(ask)}"
+            raise self.login.refused(what, said)
+        return self._follow(ask, again)
+
+    def _follow(self, ask: Ask, authorization: str | None) -> requests.Response:
+        url, origin = ask.url, _origin(ask.url)
+        for _ in range(_MOST_REDIRECTS + 1):
+            header = authorization if _origin(url) == origin else None
+            response = self._once(ask, url, header)
+            target = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not target:
+                return response
+            with contextlib.closing(response):
+                target = urllib.parse.urljoin(url, target)
+                self.check_target(url, target)
+                if ask.method not in {"GET", "HEAD"} and response.status_code not in {307, 308}:
+                    msg = f"{self.shown(url)} redirects a {ask.method}, which would lose its body"
+                    raise EnvironmentProblem(msg, hint="name the registry by its real host")
+            url = target
+        msg = f"{self.shown(ask.url)} redirects more than {_MOST_REDIRECTS} times"
+        raise EnvironmentProblem(msg)
+
+    def check_target(self, url: str, target: str) -> None:
+        """Refuse a place that the registry names and that is less safe than where we are."""
+        here, there = urllib.parse.urlsplit(url), urllib.parse.urlsplit(target)
+        if there.scheme not in {"http", "https"} or not there.hostname:
+            msg = f"{self.shown(url)} sends us to {self.shown(target)}, which is no web address"
+            raise EnvironmentProblem(msg)
+        if here.scheme == "https" and there.scheme == "http":
+            msg = f"{self.shown(url)} sends us from https to {self.shown(target)}"
+            hint = (
+                "the registry does not know its own address; its proxy must say X-Forwarded-Proto"
+            )
+            raise EnvironmentProblem(msg, hint=hint)
+
+    def _is_ours(self, url: str) -> bool:
+        return self._base is not None and _origin(url) == _origin(self._base)
+
+    def _once(self, ask: Ask, url: str, authorization: str | None) -> requests.Response:
+        body = ask.body() if ask.body is not None else None
+        headers = {"Accept-Encoding": "identity", **ask.headers}
+        return self.raw(ask.method, url, headers, body, authorization)
+
+    def raw(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Any,
+        authorization: str | None,
+    ) -> requests.Response:
+        """One request on the wire, no redirect followed, no status judged; the body is unread.
+
+        Raises Interrupted where the host cannot be reached, EnvironmentProblem for a certificate.
+        """
+        import requests
+
+        self.traffic.requests += 1
+        host = urllib.parse.urlsplit(url).netloc
+        trust = trusted(host)
+        try:
+            return self._client().request(
+                method,
+                url,
+                headers=dict(headers),
+                data=_counted(body, self.traffic) if body is not None else None,
+                # A callable of our own also keeps requests from looking into ~/.netrc.
+                auth=_Header(authorization),
+                allow_redirects=False,
+                stream=True,
+                timeout=(self.limits.connect, self.limits.read),
+                # True lets requests look at REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE.
+                verify=trust.authority or True,
+                cert=trust.client,
+                # No proxy leads to this machine, whatever HTTP_PROXY says.
+                proxies=_NO_PROXY if is_loopback(host) else None,
+            )
+        except requests.RequestException as error:
+            raise self._translated(error, host) from error
+        except OSError as error:  # a reset while we were sending
+            reason = f"the connection to {host} broke off ({innermost(error)})"
+            raise Interrupted(self.secrets.hide(reason)) from error
+
+    def _client(self) -> requests.Session:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        if self._http is None:
+            self._http = requests.Session()
+            self._http.headers["User-Agent"] = f"stackpatch/{__version__}"
+            adapter = HTTPAdapter()
+            # http.client hands out 16 KiB pieces otherwise.
+            adapter.init_poolmanager(10, 10, blocksize=1 << 18)
+            for scheme in ("http://", "https://"):
+                self._http.mount(scheme, adapter)
+        return self._http
+
+    def _speaks_plain(self) -> bool:
+        """Whether the host answers plain HTTP; asked without any credentials."""
+        if not (self.plain or is_loopback(self.host)):
+            return False
+
+        def ask() -> bool:
+            try:
+                response = self.raw("GET", f"http://{self.host}/v2/", {}, None, None)
+            except Interrupted:
+                if self._accepts_tls():
+                    return False
+                raise
+            with contextlib.closing(response):
+                # 400 without the API's header is what Go says to plain words on a TLS port.
+                ours = "Docker-Distribution-Api-Version" in response.headers
+                return response.status_code != 400 or ours
+
+        return self.patiently(ask, f"cannot reach the registry {self.host}")
+
+    def _accepts_tls(self) -> bool:
+        try:
+            self.raw("GET", f"https://{self.host}/v2/", {}, None, None).close()
+        except Interrupted:
+            return False
+        except EnvironmentProblem:  # a certificate that is not accepted: TLS all the same
+            return True
+        return True
+
+    def _refused(self, response: requests.Response, ask: Ask) -> Exception:
+        status, shown = response.status_code, self.shown(ask.url)
+        said = self._said(response)
+        what = f"{ask.method} {shown} answered {status}{said}"
+        if status in _AGAIN:
+            return Interrupted(what, retry_after(response.headers.get("Retry-After")))
+        if status in {401, 403}:
+            return self.login.refused(f"{self.host} refuses {_subject(ask)} ({status})", said)
+        return EnvironmentProblem(what)
+
+    def _said(self, response: requests.Response) -> str:
+        """What the registry gives as its reason: `: CODE message`, or nothing."""
+        import json
+
+        content = b""
+        with contextlib.suppress(Interrupted):
+            for block in self.body(response, 10.0):
+                content += block
+                if len(content) > _ERROR_BODY:
+                    break
+        try:
+            listed = json.loads(content)["errors"]
+            words = "; ".join(f"{one['code']} {one.get('message', '')}".strip() for one in listed)
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return f": {self.secrets.hide(redact(words))[:300]}" if words else ""
+
+    def _translated(self, error: requests.RequestException, host: str) -> Exception:
+        import requests
+
+        why = self.secrets.hide(innermost(error))
+        if isinstance(error, requests.exceptions.SSLError):
+            msg = f"the certificate of {host} is not accepted: {why}"
+            hint = f"name your CA in REQUESTS_CA_BUNDLE, or in /etc/docker/certs.d/{host}/ca.crt"
+            return EnvironmentProblem(msg, hint=hint)
+        if isinstance(error, requests.exceptions.ProxyError):
+            msg = f"the proxy on the way to {host} does not work: {why}"
+            return EnvironmentProblem(msg, hint="look at HTTPS_PROXY and NO_PROXY")
+        if isinstance(error, (requests.ConnectionError, requests.Timeout)):
+            return Interrupted(f"{host} cannot be reached ({why})")
+        return EnvironmentProblem(f"cannot ask {host}: {why}")
+
+    def shown(self, url: str) -> str:
+        """A URL for a message: without queries, which may be signatures, and without secrets."""
+        return self.secrets.hide(redact(url))
+
+
+@dataclass(slots=True)
+class Patience:
+    """What is left of it for one piece of work. seconds: for all attempts together."""
+
+    session: Session
+    what: str
+    seconds: float
+    attempt: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def after(self, error: Interrupted, *, progressed: bool = False) -> None:
+        """Pause before the next attempt, longer each time, and never two clients in step.
+
+        progressed: something was achieved since, which gives all attempts back but no time.
+        Raises EnvironmentProblem where there is no other attempt.
+        """
+        self.attempt = 0 if progressed else self.attempt + 1
+        limits = self.session.limits
+        why = f"{self.what}: {error.reason}"
+        if error.after is not None and error.after > _LONGEST_PAUSE:
+            msg = f"{why}, and asks us to wait {error.after:.0f} s"
+            raise EnvironmentProblem(msg, hint="run again later") from error
+        if self.attempt > limits.retries:
+            msg = f"{why} (tried {self.attempt} times)"
+            raise EnvironmentProblem(msg, hint="look at the network and run again") from error
+        backoff = min(0.25 * 2**self.attempt, 20.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        wait = max(error.after or 0.0, backoff)
+        if time.monotonic() - self.started + wait > self.seconds:
+            msg = f"{why} (gave up after {self.seconds:.0f} s)"
+            raise EnvironmentProblem(msg, hint="look at the network and run again") from error
+        self.session.pause(wait)
+
+
+def plain_hosts() -> frozenset[str]:
+    """Hosts beside loopback that the person allows to be asked without TLS.
+
+    $STACKPATCH_PLAIN_HTTP: `host[:port]`, several with commas between.
+    """
+    named = os.environ.get("STACKPATCH_PLAIN_HTTP", "")
+    return frozenset(one.strip().lower() for one in named.split(",") if one.strip())
+
+
+class _Header:
+    """An Authorization header, or none, for requests."""
+
+    def __init__(self, value: str | None) -> None:
+        self.value = value
+
+    def __call__(self, request: Any) -> Any:
+        if self.value is not None:
+            request.headers["Authorization"] = self.value
+        return request
+
+
+def _counted(body: Any, traffic: Traffic) -> Any:
+    if isinstance(body, bytes):
+        traffic.bytes_sent += len(body)
+        return body
+    return _Counting(body, traffic)
+
+
+class _Counting:
+    """A file-like body that counts what was taken from it."""
+
+    def __init__(self, body: Any, traffic: Traffic) -> None:
+        self._body = body
+        self._traffic = traffic
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        piece: bytes = self._body.read(size)
+        self._traffic.bytes_sent += len(piece)
+        return piece
+
+    def __iter__(self) -> Iterator[bytes]:  # requests takes only iterables for streams
+        return iter(lambda: self.read(_BLOCK), b"")
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _subject(ask: Ask) -> str:
+    if not ask.access:
+        return "this request"
+    return " and ".join(f"{'+'.join(one.actions)} of {one.repository}" for one in ask.access)
