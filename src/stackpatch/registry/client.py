@@ -22,7 +22,8 @@ from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.digest import Digest
 from stackpatch.registry.auth import Access, Login
 from stackpatch.registry.credentials import find_credentials
-from stackpatch.registry.session import Ask, Limits, Session, Traffic, plain_hosts
+from stackpatch.registry.patience import Limits, Traffic
+from stackpatch.registry.session import Ask, Session, plain_hosts
 from stackpatch.sources.transport import Interrupted
 
 if TYPE_CHECKING:
@@ -175,11 +176,9 @@ class Registry:
 
     def blob_from(self, digest: Digest, size: int, start: int) -> Iterator[bytes]:
         """A blob's blocks from a byte on, not checked against the digest."""
-        from stackpatch.registry.session import Patience
-
         session = self.session
         what = f"cannot read blob {digest} of {self.reference.name}"
-        patience = Patience(session, what, session.limits.for_blob(size - start))
+        patience = session.patience(what, session.limits.for_blob(size - start))
         done = start
         while True:
             before = done

@@ -1,14 +1,13 @@
 """Requests to one registry: retries, redirects, time limits, and no secret in any message.
 
 A redirect is followed by us and carries the login only to the same scheme, host and port. What
-may be tried again is the caller's decision; how often, how long and with which pauses is here.
+may be tried again is decided by the caller.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import time
 import urllib.parse
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackpatch import __version__
 from stackpatch.errors import EnvironmentProblem
+from stackpatch.registry.patience import Limits, Patience, Traffic, counted
 from stackpatch.registry.reference import is_loopback
 from stackpatch.registry.trust import trusted
 from stackpatch.sources.transport import Interrupted, innermost, redact, retry_after
@@ -32,41 +32,10 @@ _BLOCK = 1 << 18
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
-_LONGEST_PAUSE = 60.0
 _ERROR_BODY = 16 << 10
 _TOKEN_BYTES = 1 << 20
 # None takes out what the environment says.
 _NO_PROXY: Any = {"http": None, "https": None, "all": None}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How patient a run is. Times in seconds, sizes in bytes.
-
-    read: silence on an open connection. retries: further attempts after the first. document:
-    everything about one manifest, config or token, its attempts included. slowest: bytes a second
-    that a blob must move at; with `document` on top it gives a blob's total time.
-    """
-
-    connect: float = 15.0
-    read: float = 60.0
-    retries: int = 4
-    document: float = 180.0
-    slowest: float = 20_000.0
-
-    def for_blob(self, size: int) -> float:
-        """Seconds for a blob of so many bytes, all attempts together."""
-        return self.document + size / self.slowest
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What went over the wire, in bytes of bodies; requests as they were sent, retries too."""
-
-    requests: int = 0
-    blob_bytes_received: int = 0
-    document_bytes_received: int = 0
-    bytes_sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +103,16 @@ class Session:
 
         seconds: for all attempts together. Raises EnvironmentProblem with the last reason.
         """
-        patience = Patience(self, what, self.limits.document if seconds is None else seconds)
+        patience = self.patience(what, self.limits.document if seconds is None else seconds)
         while True:
             try:
                 return action()
             except Interrupted as error:
                 patience.after(error)
+
+    def patience(self, what: str, seconds: float) -> Patience:
+        """What there is of it for one piece of work. seconds: for all attempts together."""
+        return Patience(self.limits, self.pause, what, seconds)
 
     def token(self, url: str, authorization: str | None, form: bytes | None) -> dict[str, Any]:
         """What a token server answers. form: what to post there; None asks with GET.
@@ -269,7 +242,7 @@ class Session:
                 method,
                 url,
                 headers=dict(headers),
-                data=_counted(body, self.traffic) if body is not None else None,
+                data=counted(body, self.traffic) if body is not None else None,
                 # A callable of our own also keeps requests from looking into ~/.netrc.
                 auth=_Header(authorization),
                 allow_redirects=False,
@@ -376,39 +349,6 @@ class Session:
         return self.secrets.hide(redact(url))
 
 
-@dataclass(slots=True)
-class Patience:
-    """What is left of it for one piece of work. seconds: for all attempts together."""
-
-    session: Session
-    what: str
-    seconds: float
-    attempt: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def after(self, error: Interrupted, *, progressed: bool = False) -> None:
-        """Pause before the next attempt, longer each time, and never two clients in step.
-
-        progressed: something was achieved since, which gives all attempts back but no time.
-        Raises EnvironmentProblem where there is no other attempt.
-        """
-        self.attempt = 0 if progressed else self.attempt + 1
-        limits = self.session.limits
-        why = f"{self.what}: {error.reason}"
-        if error.after is not None and error.after > _LONGEST_PAUSE:
-            msg = f"{why}, and asks us to wait {error.after:.0f} s"
-            raise EnvironmentProblem(msg, hint="run again later") from error
-        if self.attempt > limits.retries:
-            msg = f"{why} (tried {self.attempt} times)"
-            raise EnvironmentProblem(msg, hint="look at the network and run again") from error
-        backoff = min(0.25 * 2**self.attempt, 20.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        wait = max(error.after or 0.0, backoff)
-        if time.monotonic() - self.started + wait > self.seconds:
-            msg = f"{why} (gave up after {self.seconds:.0f} s)"
-            raise EnvironmentProblem(msg, hint="look at the network and run again") from error
-        self.session.pause(wait)
-
-
 def plain_hosts() -> frozenset[str]:
     """Hosts beside loopback that the person allows to be asked without TLS.
 
@@ -428,33 +368,6 @@ class _Header:
         if self.value is not None:
             request.headers["Authorization"] = self.value
         return request
-
-
-def _counted(body: Any, traffic: Traffic) -> Any:
-    if isinstance(body, bytes):
-        traffic.bytes_sent += len(body)
-        return body
-    return _Counting(body, traffic)
-
-
-class _Counting:
-    """A file-like body that counts what was taken from it."""
-
-    def __init__(self, body: Any, traffic: Traffic) -> None:
-        self._body = body
-        self._traffic = traffic
-
-    def __len__(self) -> int:
-        return len(self._body)
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        piece: bytes = self._body.read(size)
-        self._traffic.bytes_sent += len(piece)
-        return piece
-
-    def __iter__(self) -> Iterator[bytes]:  # requests takes only iterables for streams
-        return iter(lambda: self.read(_BLOCK), b"")
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:
