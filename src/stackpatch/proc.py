@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -173,3 +174,55 @@ def feeding(
             errors.seek(0)
             done = Completed(words, child.returncode, b"", errors.read())
             raise _failed(done)
+
+
+def follow(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], object],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    patience: float = 20.0,
+) -> int:
+    """Run a program and hand over each line that it prints, on either stream, as it comes.
+
+    Returns its exit status; minus the signal's number where one ended it. The program gets a
+    process group of its own. When the block raises (Ctrl-C too), the group is asked to end, and
+    after `patience` seconds made to. Raises EnvironmentProblem when the program is missing.
+    """
+    words = tuple(str(word) for word in argv)
+    try:
+        child = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    except FileNotFoundError as error:
+        msg = f"{words[0]} is not installed or not on PATH"
+        hint = "`stackpatch doctor` says what is missing"
+        raise EnvironmentProblem(msg, hint=hint) from error
+    assert child.stdout is not None  # noqa: S101 - by PIPE above, for mypy
+    try:
+        for raw in child.stdout:
+            on_line(raw.decode("utf-8", "replace").rstrip("\r\n"))
+        return child.wait()
+    except BaseException:
+        _end_group(child, patience)
+        raise
+    finally:
+        child.stdout.close()
+
+
+def _end_group(child: subprocess.Popen[bytes], patience: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(patience)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
