@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,8 +31,10 @@ TABLE: Mapping[str, str] = {
     "upstream": "Say whether each patch has been upstreamed, with the evidence.",
     "matrix": "Judge every patch of a series at every upstream version.",
     "rebase": "Move a series onto another upstream version.",
+    "import": "Turn a fork's commits or a pull request into a series.",
     "audit": "Say which GPU code a wheel, folder, venv or image holds, and what runs on the arch.",
     "smoke": "Run the recipe's checks on an installed stack: each passed, failed or not run.",
+    "publish": "Push a finished build to a registry, with its papers; the tag comes last.",
     "cache": "List or clear the JIT caches that a patched stack may read stale.",
     "doctor": "Say what this machine has, and what that is good enough for.",
     "schema": "Print the JSON Schema of recipes.",
@@ -45,7 +48,8 @@ def load(name: str) -> Any:
 
     Any: typer's click classes are private and differ between its releases.
     """
-    module = importlib.import_module(f"stackpatch.cli.{name}")
+    # `import` is a word of Python, so its module has another name.
+    module = importlib.import_module(f"stackpatch.cli.{name}{'_' * keyword.iskeyword(name)}")
     found = getattr(module, "app", None)
     if isinstance(found, typer.Typer):
         made: Any = typer.main.get_group(found)
