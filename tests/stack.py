@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.wheels import FILES, make_wheel
 
@@ -117,9 +117,11 @@ class Stack:
         )
         return Prepared(self.wheel, shipped)
 
-    def build(self, out: Path, *, base: str = "scratch", arch: str = "sm121") -> BuildResult:
-        """Build below `out`."""
-        opened = open_base(base, parse_arch(arch))
+    def build(
+        self, out: Path, *, base: str = "scratch", arch: str = "sm121", **options: Any
+    ) -> BuildResult:
+        """Build below `out`; options: what `open_base` takes more."""
+        opened = open_base(base, parse_arch(arch), **options)
         return build(self.plan(arch=arch, base=opened), opened, self.prepared, out=out)
 
 

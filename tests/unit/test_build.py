@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.images import LayoutMaker, tar_layer
+from tests.images import LayoutMaker, merged, tar_layer
 from tests.stack import PATCHED_GATE, make_stack
 from tests.wheels import FILES, contents
 
@@ -39,9 +39,9 @@ SM121 = parse_arch("sm121")
 GOLDEN = {
     "wheel": "c4c68933abdb7da0abcee6000ddd3999e6fa8b3e562797e6ecb1c67d2c18c2fe",
     "index": "cd0b9c3b8487d32b3086d427b821ec2bdd8c8cfb8e3f8cc249796557ac8194aa",
-    "sbom.cdx.json": "def66c55cc963a8df40487d5684cfe85c311ef4f2f3d32491811fe2f294a71bc",
-    "provenance.json": "fda1e3b4bca2c4e79804e54e9a209e82f56ae579193d51f810c4853d14b13722",
-    "lock.json": "8c3ce7ef16eb00476da9afd6e40d26588f421e86c8befb33aaebe48a5dbe3803",
+    "sbom.cdx.json": "38a37fad70fc06103b26d6564554500357f3265906271ca5b0bdb5e24e0b6bd6",
+    "provenance.json": "9453ddb143b00cdcdacba6da9f1699a05a5bbaccbef6d2ea59e18abfb92d56d5",
+    "lock.json": "81bb3c0cfc4f6ee24fab0f03a6015b93d25652cb859f120d861dfbc9fc0c097d",
 }
 
 
@@ -90,6 +90,7 @@ def test_the_documents_name_each_other(tmp_path: Path) -> None:
     assert lock["outputs"]["image"] == {
         "digest": result.outputs.image,
         "index": f"sha256:{sha(result.folder / 'image' / 'index.json')}",
+        "layers-elsewhere": [],
     }
     listed = {f["path"]: (f["bytes"], f["sha256"]) for f in lock["outputs"]["files"]}
     there = {
@@ -336,16 +337,20 @@ def test_a_folder_that_may_not_be_written_is_said(
 # -- a base -----------------------------------------------------------------------------------
 
 
-def test_shadowing_packages_of_the_base_are_named(tmp_path: Path) -> None:
-    from tests.unit.test_overlay import installed
+def test_shadowing_packages_are_taken_out_of_the_base_and_named(tmp_path: Path) -> None:
+    from tests.unit.test_overlay import SITE, installed
 
     maker = LayoutMaker(tmp_path / "base")
     layout = maker.write(maker.image([tar_layer(installed())], architecture="arm64"))
     stack = make_stack(tmp_path)
     result = stack.build(tmp_path / "out", base=str(layout))
-    assert "the base image also has torch, whose prebuilt code wins over patched source" in (
-        result.outputs.notes
-    )
+    assert (
+        f"taken out of the base: /{SITE}/torch and 1 more, as the prebuilt code of torch would win "
+        "over patched source"
+    ) in result.outputs.notes
+    seen = merged(result.folder / "image", result.outputs.image)
+    assert f"{SITE}/demo/gate.py" in seen
+    assert not [path for path in seen if path.startswith(f"{SITE}/torch")]
     assert stack.build(tmp_path / "out", base=str(layout)).json() == {
         **result.json(),
         "reused": True,
@@ -365,7 +370,7 @@ def test_a_damaged_base_layer_stops_the_build(tmp_path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[4] ^= 1  # the gzip header's time: it still unpacks to the same tar
     path.write_bytes(raw)
-    with pytest.raises(InputError, match=r"is not the .* bytes that sha256"):
+    with pytest.raises(InputError, match=r"is not what its digest stands for"):
         make_stack(tmp_path).build(tmp_path / "out", base=str(layout))
     assert not list((tmp_path / "out").rglob("lock.json"))
 

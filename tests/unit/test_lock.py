@@ -62,7 +62,7 @@ def test_every_input_is_in_the_lock(inputs: Inputs) -> None:
         "platform": "linux/arm64",
         "env": {"DEMO_ARCH": "12.1a"},
     }
-    assert one["engine"] == {"name": "overlay", "version": "1"}
+    assert one["engine"] == {"name": "overlay", "version": "2"}
     assert one["base"]["digest"] is None
 
 
@@ -92,9 +92,10 @@ OTHER: dict[str, Any] = {
     "arch": "sm120",
     "platform": "linux/amd64",
     "env": {"DEMO_ARCH": "12.0a"},
+    "shadowed_by": ("x",),
     "base": PinnedBase(f"sha256:{'0' * 64}"),
     "engine": "buildx",
-    "engine_version": "2",
+    "engine_version": "3",
     "stackpatch": "9",
 }
 

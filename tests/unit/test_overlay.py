@@ -13,13 +13,14 @@ import pytest
 from tests.images import LayoutMaker, merged, tar_layer
 from tests.wheels import FILES, METADATA, contents, make_wheel, record_hash
 
+from stackpatch.artefacts.finding import find_installed
 from stackpatch.artefacts.layer import Kind
 from stackpatch.artefacts.layout import Layout, write_layout
 from stackpatch.artefacts.lock import rfc3339
 from stackpatch.artefacts.oci import Image, Platform
 from stackpatch.artefacts.overlay import Overlay, layer_entries, overlay
 from stackpatch.artefacts.record import Row, parse_record
-from stackpatch.artefacts.site import Site, compiled_leftovers, find_installed
+from stackpatch.artefacts.site import Site, compiled_leftovers
 from stackpatch.artefacts.wheel import WheelResult, repack
 from stackpatch.errors import InputError
 
@@ -269,7 +270,7 @@ def test_where_a_package_lives_is_found(tmp_path: Path) -> None:
     assert site.installed.version == "1.2.3"
     assert site.installed.dist_info == OLD
     assert site.installed.kept == {"INSTALLER": b"pip\n", "REQUESTED": b""}
-    assert site.installed.distributions == {"demo", "torch"}
+    assert site.installed.distributions == {"demo": OLD, "torch": "torch-2.9.0.dist-info"}
     assert site.installed.hashes == {"demo/gate.py": record_hash(FILES["demo/gate.py"])}
     assert site.installed.record["../../../bin/demo"] == Row(
         "../../../bin/demo", record_hash(b"#!"), "2"
@@ -318,9 +319,12 @@ def test_absolute_and_dotted_member_names_are_the_same_paths(tmp_path: Path) -> 
 
 def test_two_installations_are_refused(tmp_path: Path) -> None:
     other = "usr/lib/python3/dist-packages"
-    layout = based_on(tmp_path, installed(), installed(site=other))
-    with pytest.raises(InputError, match=r"has demo 2 times: opt/env.*usr/lib/python3"):
+    layout = based_on(tmp_path, installed() | installed(site=other))
+    with pytest.raises(InputError, match=r"has demo 2 times: opt/env.*usr/lib/python3") as caught:
         find_installed(layout, layout.image(AMD), "demo")
+    assert "--site" in str(caught.value.hint)
+    for one in (SITE, other):
+        assert find_installed(layout, layout.image(AMD), "demo", site=f"/{one}/").path == one
 
 
 def test_an_editable_installation_is_refused(tmp_path: Path) -> None:

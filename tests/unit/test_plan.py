@@ -182,7 +182,7 @@ def test_a_layout_folder_is_a_base(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("nvcr.io/nvidia/x:1", "no such folder", "registry are not built in yet"),
+        ("nvcr.io/nvidia/x:1", "no such folder", "want `scratch`"),
         ("./missing", "no such folder", "want `scratch`"),
         ("oci:a/b", "no such folder", "want `scratch`"),
         ("x@sha256:12", "not a sha256 digest", None),

@@ -68,6 +68,7 @@ class BuildResult:
                 "path": str(self.folder / IMAGE),
                 "digest": out.image,
                 "index": out.index,
+                "layers_elsewhere": [str(one.digest) for one in out.elsewhere],
             },
             "lock": str(self.folder / LOCK),
             "sbom": str(self.folder / SBOM),
@@ -85,11 +86,13 @@ def build(
     out: Path,
     caches: Sequence[Mapping[str, Any]] = (),
     wait: float = 600.0,
+    report: Callable[[str, int, int | None], None] | None = None,
 ) -> BuildResult:
     """The result of the plan below `out`: the one that is there, or a new one.
 
     prepare: called when something must be built. wait: seconds to wait for another build of the
-    same folder. Raises InputError for inputs that do not fit, EnvironmentProblem for the disk.
+    same folder. report: called with a label, bytes done, bytes in all. Raises InputError for
+    inputs that do not fit, EnvironmentProblem for the disk.
     """
     target = out / plan.folder
     guard = target.parent / f".{target.name}.lock"
@@ -108,7 +111,7 @@ def build(
 
         prepared = prepare()
         with storage.directory_beside(target) as scratch:
-            outputs = make(plan, base, prepared, scratch)
+            outputs = make(plan, base, prepared, scratch, report)
         return BuildResult(plan, target, outputs, reused=False, caches=caches)
 
 

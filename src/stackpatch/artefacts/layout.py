@@ -10,28 +10,19 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from stackpatch.artefacts.oci import (
-    INDEX,
-    INDEXES,
-    MANIFESTS,
-    Descriptor,
-    Image,
-    Platform,
-    dump_json,
-    parse_json,
-)
+from stackpatch.artefacts.images import Chosen, choose_image, listed, walk
+from stackpatch.artefacts.oci import INDEX, Descriptor, Image, Platform, dump_json, parse_json
 from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 # What registries take for a manifest (distribution-spec recommends at least 4 MiB).
 _MAX_DOCUMENT = 8 << 20
-_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +46,7 @@ class Layout:
         if version != "1.0.0":
             msg = f"{path} is an OCI layout of version {version!r}, only 1.0.0 is known"
             raise InputError(msg, where=str(path))
-        return cls(path, _manifests(index, f"{path}/index.json"))
+        return cls(path, listed(index, f"{path}/index.json"))
 
     def blob_path(self, digest: Digest) -> Path:
         """Where the blob lies."""
@@ -73,42 +64,34 @@ class Layout:
             raise _damaged(descriptor, where)
         return content
 
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return str(self.path)
+
     def image(self, platform: Platform, digest: Digest | None = None) -> Image:
+        """The image for the platform; as `choose`."""
+        return self.choose(platform, digest).image
+
+    def choose(self, platform: Platform, digest: Digest | None = None) -> Chosen:
         """The image for the platform: by the digest of it or of an index, or the only one there.
 
-        Nested indexes are followed. Raises InputError that lists what there is when none or
-        more than one fits.
+        Raises InputError that lists what there is when none or more than one fits.
         """
         entries: tuple[Descriptor, ...] = self.entries
         if digest is not None:
-            entries = tuple(d for d in self._all(entries) if d.digest == digest)[:1]
+            entries = tuple(d for _, d in walk(self, entries) if d.digest == digest)[:1]
             if not entries:
                 msg = f"{self.path} holds no image {digest}"
                 raise InputError(msg, hint=self._held(), where=str(self.path))
-        found: dict[Digest, Image] = {}
-        others: set[str] = set()
-        for descriptor in self._all(entries):
-            if descriptor.media_type not in MANIFESTS:
-                continue
-            if descriptor.platform is not None and not descriptor.platform.serves(platform):
-                others.add(str(descriptor.platform))
-                continue
-            image = self._image(descriptor)
-            if image is None:
-                continue
-            if image.platform.serves(platform):
-                found[image.digest] = image
-            else:
-                others.add(str(image.platform))
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if not found:
-            msg = f"{self.path} holds no image for {platform}"
-            hint = f"it has {', '.join(sorted(others))}" if others else "it holds no image at all"
-        else:
-            msg = f"{self.path} holds {len(found)} images for {platform}"
-            hint = f"name one: {', '.join(f'{self.path}@{one}' for one in sorted(found))}"
-        raise InputError(msg, hint=hint, where=str(self.path))
+        return choose_image(self, entries, platform)
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there, by its size; a sparse layout leaves out its base's layers."""
+        try:
+            return self.blob_path(descriptor.digest).stat().st_size == descriptor.size
+        except OSError:
+            return False
 
     def copy_blob(self, descriptor: Descriptor, target: Path) -> None:
         """Put a blob at target, checked while it is read; a hard link where the disk allows it.
@@ -139,29 +122,8 @@ class Layout:
             msg = f"{self.path} does not hold {descriptor.digest}: {error.strerror}"
             raise InputError(msg, hint="copy the whole image again", where=str(path)) from error
 
-    def _image(self, descriptor: Descriptor) -> Image | None:
-        """The image, None for an artefact (a manifest whose config is none of an image)."""
-        where = f"{self.path}@{descriptor.digest}"
-        manifest = self.document(descriptor)
-        parsed = parse_json(manifest, where=where)
-        config = Descriptor.parse(parsed.get("config"), where=where)
-        if not config.media_type.endswith(("image.config.v1+json", "container.image.v1+json")):
-            return None
-        return Image.read(manifest, self.document(config), where=where)
-
-    def _all(self, entries: tuple[Descriptor, ...], depth: int = 0) -> Iterator[Descriptor]:
-        """The entries, and those of the indexes among them."""
-        for descriptor in entries:
-            yield descriptor
-            if descriptor.media_type in INDEXES:
-                if depth >= _MAX_DEPTH:
-                    msg = f"{self.path}: indexes lie more than {_MAX_DEPTH} deep in each other"
-                    raise InputError(msg, where=str(self.path))
-                where = f"{self.path}@{descriptor.digest}"
-                yield from self._all(_manifests(self.document(descriptor), where), depth + 1)
-
     def _held(self) -> str:
-        shown = [f"{d.digest} ({d.platform or d.media_type})" for d in self._all(self.entries)]
+        shown = [f"{d.digest} ({d.platform or d.media_type})" for _, d in walk(self, self.entries)]
         return f"it holds {', '.join(shown[:8]) or 'nothing'}"
 
 
@@ -172,11 +134,13 @@ def write_layout(
     *,
     base: Layout | None,
     annotations: Mapping[str, str] | None = None,
+    sparse: bool = False,
 ) -> Digest:
     """Write a layout with this one image into the new folder `target`; return its index's digest.
 
-    blobs: layers made here; the other layers are taken from the layout `base`. annotations: of
-    the image's entry in the index. Raises InputError for a layer that is nowhere.
+    blobs: layers made here; the other layers are taken from the layout `base`. sparse: those that
+    `base` does not have are left out, to be taken from where they are when the image is published.
+    annotations: of the image's entry in the index. Raises InputError for a layer that is nowhere.
     """
     target.mkdir()
     for folder in (target / "blobs", target / "blobs" / "sha256"):
@@ -189,10 +153,10 @@ def write_layout(
     for layer in image.layers:
         if layer.digest in blobs:
             documents[layer.digest] = blobs[layer.digest]
-        elif base is not None:
+        elif base is not None and not (sparse and not base.has(layer)):
             if not (store / layer.digest.hex).exists():
                 base.copy_blob(layer, store / layer.digest.hex)
-        else:
+        elif not sparse:
             msg = f"layer {layer.digest} is not at hand"
             raise InputError(msg)
     for digest, content in documents.items():
@@ -209,15 +173,6 @@ def write_layout(
 def _put(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     path.chmod(0o644)
-
-
-def _manifests(content: bytes, where: str) -> tuple[Descriptor, ...]:
-    parsed: dict[str, Any] = parse_json(content, where=where)
-    listed = parsed.get("manifests")
-    if parsed.get("schemaVersion") != 2 or not isinstance(listed, list):
-        msg = f"{where} is not an image index"
-        raise InputError(msg, where=where)
-    return tuple(Descriptor.parse(one, where=where) for one in listed)
 
 
 def _damaged(descriptor: Descriptor, path: Path) -> InputError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from stackpatch.artefacts.oci import Descriptor
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,12 +43,19 @@ class PinnedPatch:
 class PinnedBase:
     """The base image: the digest of its manifest, None for `scratch`; what it is called if known.
 
-    site: the folder for the package's files where a person named it, else it is found.
+    index: the digest of the index that it was taken from. site: the folder for the package's
+    files where a person or the recipe says it, else it is found. editable: that folder has the
+    git tree. python: the version whose bytecode may lie there, where the recipe says it.
+    recorded: the recipe says that this image has the release, so no layer is read.
     """
 
     digest: str | None
     name: str | None = None
     site: str | None = None
+    index: str | None = None
+    editable: bool = False
+    python: str | None = None
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,8 @@ class Inputs:
     """Everything that the bytes of a build depend on. Times are Unix seconds, digests hex.
 
     commit_evidence: how the commit is known (first-hand, second-hand, unknown). engine_version:
-    of the overlay format, or the external engine's. layout: how the wheel's paths map to the git
+    of the overlay format, or the external engine's. shadowed_by: what is taken out of a base.
+    layout: how the wheel's paths map to the git
     tree, as pairs. stamp: file and variable that state the version.
     """
 
@@ -77,6 +86,7 @@ class Inputs:
     arch: str
     platform: str
     env: Mapping[str, str]
+    shadowed_by: tuple[str, ...]
     base: PinnedBase
     engine: str
     engine_version: str
@@ -114,10 +124,15 @@ class Inputs:
                 "patches": [{"name": p.name, "sha256": p.sha256} for p in self.patches],
             },
             "arch": {"name": self.arch, "platform": self.platform, "env": dict(self.env)},
+            "shadowed-by": list(self.shadowed_by),
             "base": {
                 "digest": self.base.digest,
+                "index": self.base.index,
                 "name": self.base.name,
                 "site": self.base.site,
+                "editable": self.base.editable,
+                "python": self.base.python,
+                "recorded": self.base.recorded,
             },
             "engine": {"name": self.engine, "version": self.engine_version},
             "stackpatch": self.stackpatch,
@@ -135,13 +150,17 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a build made. image: the manifest's digest; index: the one of index.json."""
+    """What a build made. image: the manifest's digest; index: the one of index.json.
+
+    elsewhere: the base's layers that were left where they are.
+    """
 
     wheel: Output
     image: str
     index: str
     files: tuple[Output, ...]
     notes: tuple[str, ...] = field(default=())
+    elsewhere: tuple[Descriptor, ...] = field(default=())
 
 
 def dump_lock(inputs: Inputs, outputs: Outputs) -> bytes:
@@ -152,7 +171,11 @@ def dump_lock(inputs: Inputs, outputs: Outputs) -> bytes:
         "inputs": inputs.json(),
         "outputs": {
             "wheel": outputs.wheel.path,
-            "image": {"digest": outputs.image, "index": outputs.index},
+            "image": {
+                "digest": outputs.image,
+                "index": outputs.index,
+                "layers-elsewhere": [one.json() for one in outputs.elsewhere],
+            },
             "files": [
                 {"path": f.path, "bytes": f.bytes, "sha256": f.sha256}
                 for f in sorted(outputs.files, key=lambda f: f.path)
@@ -178,8 +201,11 @@ def read_lock(path: Path) -> tuple[str, Outputs]:
         wheel = next(f for f in files if f.path == stated["wheel"])
         image = stated["image"]
         notes = tuple(str(note) for note in stated["notes"])
+        elsewhere = tuple(
+            Descriptor.parse(one, where=str(path)) for one in image["layers-elsewhere"]
+        )
         return str(document["key"]), Outputs(
-            wheel, str(image["digest"]), str(image["index"]), files, notes
+            wheel, str(image["digest"]), str(image["index"]), files, notes, elsewhere
         )
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"

@@ -6,29 +6,40 @@ from typing import TYPE_CHECKING
 
 from stackpatch.artefacts.base import USUAL_SITE
 from stackpatch.artefacts.build import IMAGE, LOCK, PROVENANCE, SBOM
+from stackpatch.artefacts.finding import find_installed
 from stackpatch.artefacts.layout import write_layout
 from stackpatch.artefacts.lock import Output, Outputs, dump_lock
 from stackpatch.artefacts.overlay import overlay
 from stackpatch.artefacts.provenance import make_provenance
 from stackpatch.artefacts.rawzip import RawZip
 from stackpatch.artefacts.sbom import make_sbom
-from stackpatch.artefacts.site import Site, find_installed
+from stackpatch.artefacts.site import Site, taken_out
 from stackpatch.artefacts.stamp import stamp_version
 from stackpatch.artefacts.wheel import WheelResult, repack
 from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from stackpatch.artefacts.base import Base
     from stackpatch.artefacts.build import Prepared
-    from stackpatch.artefacts.oci import Image
+    from stackpatch.artefacts.oci import Descriptor, Image
     from stackpatch.artefacts.plan import Plan
 
 
-def make(plan: Plan, base: Base, prepared: Prepared, folder: Path) -> Outputs:
-    """Fill the empty folder. Raises InputError for inputs that do not fit each other."""
+def make(
+    plan: Plan,
+    base: Base,
+    prepared: Prepared,
+    folder: Path,
+    report: Callable[[str, int, int | None], None] | None = None,
+) -> Outputs:
+    """Fill the empty folder. Raises InputError for inputs that do not fit each other.
+
+    report: called with a label, bytes done, bytes in all, while a base is read.
+    """
     inputs, shipped = plan.inputs, prepared.shipped
     if not shipped.content:
         msg = f"nothing that the series changes is in {inputs.wheel.file}"
@@ -49,13 +60,18 @@ def make(plan: Plan, base: Base, prepared: Prepared, folder: Path) -> Outputs:
         originals=originals,
         executable=shipped.executable,
     )
-    site = _site(plan, base, wheel)
-    image, index = _image(plan, base, wheel, site, folder)
+    site = _site(plan, base, wheel, report)
+    image, index, elsewhere = _image(plan, base, wheel, site, folder)
     made = Output(wheel.path.name, wheel.bytes, wheel.sha256)
     _write(folder / SBOM, make_sbom(inputs, plan.patches, made, str(image.digest)))
     _write(folder / PROVENANCE, make_provenance(inputs, made, str(image.digest)))
     files = (made, *_listed(folder, image))
-    outputs = Outputs(made, str(image.digest), str(index), files, _notes(plan, prepared, site))
+    notes = _notes(plan, base, prepared, site)
+    if elsewhere:
+        size, place = sum(one.size for one in elsewhere), base.pinned.name or base.pinned.digest
+        left = f"image/ is without {len(elsewhere)} layers of the base, {size:,} bytes: they stay"
+        notes += (f"{left} in {place}, and `stackpatch publish` takes them from there",)
+    outputs = Outputs(made, str(image.digest), str(index), files, notes, elsewhere)
     _write(folder / LOCK, dump_lock(inputs, outputs))
     return outputs
 
@@ -87,16 +103,32 @@ def read_member(wheel: Path, path: str) -> bytes:
         return source.read(member)
 
 
-def _site(plan: Plan, base: Base, wheel: WheelResult) -> Site:
-    if base.layout is None or base.pinned.site is not None:
-        return Site(base.pinned.site or USUAL_SITE)
-    watched = frozenset(wheel.released)
-    return find_installed(base.layout, base.image, plan.inputs.distribution, watched=watched)
+def _site(
+    plan: Plan,
+    base: Base,
+    wheel: WheelResult,
+    report: Callable[[str, int, int | None], None] | None,
+) -> Site:
+    pinned = base.pinned
+    if base.source is None:
+        return Site(pinned.site or USUAL_SITE)
+    if pinned.recorded and pinned.site is not None:
+        return Site(pinned.site, python=pinned.python)
+    return find_installed(
+        base.source,
+        base.image,
+        plan.inputs.distribution,
+        watched=frozenset(wheel.released),
+        site=pinned.site,
+        shadowing=plan.inputs.shadowed_by,
+        report=report,
+    )
 
 
 def _image(
     plan: Plan, base: Base, wheel: WheelResult, site: Site, folder: Path
-) -> tuple[Image, Digest]:
+) -> tuple[Image, Digest, tuple[Descriptor, ...]]:
+    """The image, its index's digest, and the layers that were not written."""
     inputs = plan.inputs
     labels = {
         "stackpatch.arch": inputs.arch,
@@ -120,6 +152,8 @@ def _image(
         labels=labels,
         annotations=annotations,
         env=inputs.env,
+        shadowing=plan.inputs.shadowed_by,
+        tree=plan.layout if base.pinned.editable else None,
     )
     # A tag cannot hold a plus sign.
     tag = f"{inputs.patched}-{inputs.arch}".replace("+", "_")
@@ -129,8 +163,11 @@ def _image(
         {made.layer.digest: made.layer.blob},
         base=base.layout,
         annotations={"org.opencontainers.image.ref.name": tag},
+        sparse=base.source is not None and base.layout is None,
     )
-    return made.image, index
+    written = {path.name for path in (folder / IMAGE / "blobs" / "sha256").iterdir()}
+    elsewhere = tuple(one for one in made.image.layers if one.digest.hex not in written)
+    return made.image, index, elsewhere
 
 
 def _listed(folder: Path, image: Image) -> list[Output]:
@@ -145,14 +182,39 @@ def _listed(folder: Path, image: Image) -> list[Output]:
     return files
 
 
-def _notes(plan: Plan, prepared: Prepared, site: Site) -> tuple[str, ...]:
+def _notes(plan: Plan, base: Base, prepared: Prepared, site: Site) -> tuple[str, ...]:
+    """What a person should know of the result."""
     notes = [f"not in the wheel, so not in the result: {path}" for path in prepared.shipped.outside]
-    if site.installed is not None:
-        notes += [
-            f"the base image also has {name}, whose prebuilt code wins over patched source"
-            for name in plan.shadowed_by
-            if name in site.installed.distributions
-        ]
+    if base.source is None:
+        return tuple(notes)
+    name = base.pinned.name or "the base image"
+    if base.pinned.recorded:
+        notes.append(
+            f"that {name} has {plan.inputs.stack} {plan.inputs.version} in /{site.path} is the "
+            f"recipe's word ({base.evidence}); its layers were not read"
+        )
+    if site.reading is not None:
+        one = site.reading
+        notes.append(
+            f"{one.layers} of the base's {one.of} layers were read, from the top, {one.bytes:,} "
+            f"bytes: {plan.inputs.distribution} {plan.inputs.version} is in /{site.path}"
+        )
+    if base.pinned.editable:
+        stamp = plan.inputs.stamp
+        if stamp is not None and plan.layout.to_git(stamp[0]) is None:
+            notes.append(
+                f"{stamp[0]} is not in the git tree, so the package in the image goes on stating "
+                "its own version"
+            )
+        return tuple(notes)
+    for shadow, paths in taken_out(site, plan.inputs.shadowed_by).items():
+        seen = site.installed is not None and shadow in site.installed.distributions
+        what = f"/{site.path}/{paths[0]}" + f" and {len(paths) - 1} more" * (len(paths) > 1)
+        there = "" if seen else " if it is there; its layer was not read"
+        notes.append(
+            f"taken out of the base{there}: {what}, as the prebuilt code of {shadow} would win "
+            "over patched source"
+        )
     return tuple(notes)
 
 

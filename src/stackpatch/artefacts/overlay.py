@@ -4,6 +4,10 @@ After the layer, the image's site folder is what installing the patched wheel th
 made of it: changed files, no removed ones, no bytecode of either, and one dist-info, the patched
 version's, whose RECORD still names what the base's installer wrote beside it (scripts, bytecode).
 So `importlib.metadata`, `pip list` and `pip uninstall` see the patched version and only that.
+
+An editable installation is a copy of the git tree: there only the tree's own files are changed,
+and its dist-info, which lies elsewhere, stays. Distributions whose prebuilt code would win over
+the patched source are taken out.
 """
 
 from __future__ import annotations
@@ -16,14 +20,15 @@ from packaging.version import InvalidVersion, Version
 from stackpatch.artefacts.layer import Entry, Kind, Layer, make_layer
 from stackpatch.artefacts.lock import rfc3339
 from stackpatch.artefacts.record import Row, dump_record, parse_record
-from stackpatch.artefacts.site import Site, compiled_leftovers
+from stackpatch.artefacts.site import Site, compiled_leftovers, taken_out
 from stackpatch.artefacts.wheel import InstalledFile, WheelResult
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from stackpatch.artefacts.oci import Image
+    from stackpatch.model.layout import Layout
 
 INSTALLER = b"stackpatch\n"
 BASE_NAME = "org.opencontainers.image.base.name"
@@ -48,13 +53,17 @@ def overlay(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     env: Mapping[str, str],
+    shadowing: Collection[str] = (),
+    tree: Layout | None = None,
 ) -> Overlay:
     """The image with the patched files on top.
 
     base: `Image.scratch` for none. base_name: what the base is called, for the annotation.
     epoch: Unix time of the new files, the layer and the image. labels and annotations are added;
-    env goes into the image's environment. Raises InputError when the image holds another version,
-    or files other than the released ones where the series changes them.
+    env goes into the image's environment. shadowing: distributions to take out of a base. tree:
+    how the wheel's paths lie in the git tree, where the site is one. Raises InputError when the
+    image holds another version, or files other than the released ones where the series changes
+    them.
     """
     if wheel.elsewhere:
         msg = f"the overlay engine cannot place {wheel.elsewhere[0]}, which installs elsewhere"
@@ -62,11 +71,11 @@ def overlay(
     on_top = bool(base.layers)
     if site.installed is not None:
         _same_release(wheel, site)
-    layer = make_layer(
-        layer_entries(wheel, site, epoch=epoch, on_top=on_top),
-        epoch=epoch,
-        folders=site.folders,
-    )
+    if tree is not None:
+        entries = tree_entries(wheel, site, tree, epoch=epoch)
+    else:
+        entries = layer_entries(wheel, site, epoch=epoch, on_top=on_top, shadowing=shadowing)
+    layer = make_layer(entries, epoch=epoch, folders=site.folders)
     notes = {**annotations, **labels}
     if on_top:
         notes[BASE_DIGEST] = str(base.digest)
@@ -83,7 +92,14 @@ def overlay(
     return Overlay(image, layer)
 
 
-def layer_entries(wheel: WheelResult, site: Site, *, epoch: int, on_top: bool) -> tuple[Entry, ...]:
+def layer_entries(
+    wheel: WheelResult,
+    site: Site,
+    *,
+    epoch: int,
+    on_top: bool,
+    shadowing: Collection[str] = (),
+) -> tuple[Entry, ...]:
     """The layer's files and, where it lies on top of something, whiteouts."""
     files = dict(wheel.files)
     record_name = f"{wheel.dist_info}/RECORD"
@@ -110,10 +126,43 @@ def layer_entries(wheel: WheelResult, site: Site, *, epoch: int, on_top: bool) -
     if on_top:
         old = site.installed.dist_info if site.installed else wheel.old_dist_info
         hidden = {old, *stale, *wheel.removed}
+        hidden.update(path for paths in taken_out(site, shadowing).values() for path in paths)
         entries += [
             Entry(f"{site.path}/{path}", Kind.WHITEOUT, mtime=epoch) for path in sorted(hidden)
         ]
     return tuple(entries)
+
+
+def tree_entries(wheel: WheelResult, site: Site, tree: Layout, *, epoch: int) -> tuple[Entry, ...]:
+    """The layer of a git tree in the site folder: changed files, whiteouts of removed ones.
+
+    What the wheel has and git does not (metadata, generated files) has no place there.
+    """
+    own = f"{wheel.dist_info}/"
+    placed = {
+        git: file
+        for path, file in wheel.files.items()
+        if not path.startswith(own) and (git := tree.to_git(path)) is not None
+    }
+    old = f"{wheel.old_dist_info}/"
+    removed = [
+        git
+        for path in wheel.removed
+        if not path.startswith(old) and (git := tree.to_git(path)) is not None
+    ]
+    hidden = {*removed, *compiled_leftovers(site, [*placed, *removed])}
+    return (
+        *(
+            Entry(
+                f"{site.path}/{path}",
+                content=file.content,
+                mode=0o755 if file.executable else 0o644,
+                mtime=epoch,
+            )
+            for path, file in sorted(placed.items())
+        ),
+        *(Entry(f"{site.path}/{path}", Kind.WHITEOUT, mtime=epoch) for path in sorted(hidden)),
+    )
 
 
 def _installed_rows(site: Site, record: Mapping[str, Row], gone: set[str]) -> dict[str, Row]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stackpatch.model.series import Series
 
 # Of the bytes that the overlay engine writes for the same inputs; raise it when they change.
-OVERLAY_VERSION = "1"
+OVERLAY_VERSION = "2"
 _COMPILED = (
     *(".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hh", ".hpp", ".inc", ".inl", ".proto"),
     *(".pyx", ".pxd", ".pxi", ".rs", ".go", ".f", ".f90", ".s", ".asm", ".cmake"),
@@ -54,7 +54,6 @@ class Plan:
     why: str
     patches: tuple[Patch, ...]
     layout: Layout
-    shadowed_by: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -130,12 +129,13 @@ def make_plan(
         arch=arch.name,
         platform=arch.platform,
         env=dict(settings.env),
+        shadowed_by=tuple(recipe.shadowed_by),
         base=base,
         engine=chosen.value,
         engine_version=OVERLAY_VERSION,
         stackpatch=stackpatch.__version__,
     )
-    return Plan(inputs, chosen, why, narrowed.patches, layout, tuple(recipe.shadowed_by))
+    return Plan(inputs, chosen, why, narrowed.patches, layout)
 
 
 def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple[Engine, str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.model.arch import Arch
     from stackpatch.model.recipe import Recipe, Release
     from stackpatch.model.series import Series
@@ -29,12 +30,13 @@ def plan_release(
     engine: str = "auto",
     base: str = "scratch",
     site: str | None = None,
+    remote: OpenRemote | None = None,
 ) -> tuple[Plan, Base]:
-    """Decide a build and find its base; nothing is fetched and nothing written.
+    """Decide a build and find its base; no layer is fetched and nothing written.
 
-    base, site: as `open_base` takes them. Raises InputError.
+    base, site, remote: as `open_base` takes them. Raises InputError, and what `remote` raises.
     """
-    opened = open_base(base, arch, site=site)
+    opened = open_base(base, arch, site=site, recorded=release.bases, remote=remote)
     return make_plan(recipe, release, arch, series, engine=engine, base=opened.pinned), opened
 
 
@@ -82,4 +84,4 @@ def build_release(
         changes = shipped_changes(objects, stored.tree, result.changes, plan.layout, held)
         return Prepared(wheel, changes)
 
-    return build(plan, base, prepare, out=out, caches=caches)
+    return build(plan, base, prepare, out=out, caches=caches, report=report)

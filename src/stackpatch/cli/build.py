@@ -13,7 +13,9 @@ from stackpatch.cli.context import JsonOption, RootOption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.artefacts.build import BuildResult
+    from stackpatch.artefacts.images import RemoteImage
     from stackpatch.artefacts.plan import Plan
     from stackpatch.cli.gate_memo import Told
     from stackpatch.cli.progress import Report
@@ -34,7 +36,8 @@ def command(
         typer.Option(
             "--base",
             metavar="REF",
-            help="Base image: `scratch`, or an OCI layout folder, FOLDER@sha256:… for one of many.",
+            help="Base image: `scratch`, an image in a registry by digest or tag, or the folder "
+            "of an OCI layout, FOLDER@sha256:… for one of many.",
         ),
     ] = "scratch",
     site: Annotated[
@@ -66,11 +69,18 @@ def command(
     work = open_workspace(stack, root, offline=offline)
     wanted = parse_arch(arch)
     plan, base_image = plan_release(
-        work.recipe, work.release, wanted, work.series, engine=engine, base=base, site=site
+        work.recipe,
+        work.release,
+        wanted,
+        work.series,
+        engine=engine,
+        base=base,
+        site=site,
+        remote=_remote(offline=offline),
     )
     if dry_run:
         document = {"plan": plan.inputs.json(), "key": plan.key, "folder": str(out / plan.folder)}
-        output.emit("build-plan", document, plan.lines(), json=json)
+        output.emit("build-plan", document, [*plan.lines(), *base_image.lines()], json=json)
         return
     advice = for_build(work.recipe.stack, work.release.version, wanted.name)
     with reporting() as report:
@@ -98,6 +108,17 @@ def command(
         gates = [f"gate     {line}" for line in told.lines]
     lines = [*_text(result, advice, state), *gates]
     output.emit("build", whole, lines, json=json)
+
+
+def _remote(*, offline: bool) -> OpenRemote:
+    """Opens an image in a registry; imports what speaks with one only when it is called."""
+
+    def remote(text: str) -> RemoteImage:
+        from stackpatch.cli.images import opener
+
+        return opener(offline=offline)(text)
+
+    return remote
 
 
 def _gates(work: Workspace, arch: Arch, plan: Plan, report: Report) -> Told | None:
