@@ -1,4 +1,4 @@
-"""Adding a release to a recipe's text: everything else stays byte for byte, comments and order."""
+"""Editing a recipe's text: everything else stays byte for byte, comments and order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
@@ -59,7 +59,7 @@ def add_release(text: str, release: NewRelease, *, where: str) -> str:
     for item in items:
         known = _value(item, "version")
         if isinstance(known, yaml.ScalarNode) and _same(known.value, release.version):
-            return _set_series(text, item, release, where=where)
+            return _set_series(text, item, release.version, release.series, where=where)
     lines = text.splitlines(keepends=True)
     indent = " " * (items[0].start_mark.column - 2)
     later = [item for item in items if _later(item, release.version)]
@@ -77,21 +77,86 @@ def add_release(text: str, release: NewRelease, *, where: str) -> str:
     return "".join(lines)
 
 
-def _set_series(text: str, item: yaml.MappingNode, release: NewRelease, *, where: str) -> str:
+def set_series(text: str, version: str, series: str, *, where: str) -> str:
+    """The recipe's text with this series on a release that has none yet.
+
+    Raises InputError where it has another series, or cannot be edited as text.
+    """
+    sequence = _value(yaml.compose(text, Loader=yaml.SafeLoader), "releases")
+    for item in sequence.value if isinstance(sequence, yaml.SequenceNode) else ():
+        known = _value(item, "version")
+        if isinstance(known, yaml.ScalarNode) and _same(known.value, version):
+            if item.flow_style and _value(item, "series") is None:
+                return _in_braces(text, item, "series", _scalar(series))
+            return _set_series(text, item, version, series, where=where)
+    msg = f"the recipe has no release {version} to give a series"
+    raise InputError(msg, where=where)
+
+
+def set_fork(text: str, values: Mapping[str, str], *, where: str) -> str:
+    """The recipe's text with these values in its `fork`, which is added where there is none.
+
+    values: each a key of `fork` and its text; keys that it has besides stay.
+    Raises InputError where `fork` cannot be edited as text.
+    """
+    if _value(yaml.compose(text, Loader=yaml.SafeLoader), "fork") is None:
+        end = "" if text.endswith("\n") else "\n"
+        lines = "".join(f"  {key}: {_fork_value(value)}\n" for key, value in values.items())
+        return f"{text}{end}\nfork:\n{lines}"
+    for key, value in values.items():
+        node = _value(yaml.compose(text, Loader=yaml.SafeLoader), "fork")
+        if not isinstance(node, yaml.MappingNode) or not node.value:
+            msg = "the recipe's `fork` is not a mapping"
+            raise InputError(msg, hint="write its keys below it, or take it out", where=where)
+        present = _value(node, key)
+        if present is not None and not isinstance(present, yaml.ScalarNode):
+            msg = f"the recipe's `fork.{key}` is not a single value"
+            raise InputError(msg, where=f"{where}:{present.start_mark.line + 1}")
+        if present is not None:
+            if present.value != value or present.tag == "tag:yaml.org,2002:null":
+                start, stop = present.start_mark.index, present.end_mark.index
+                text = text[:start] + _fork_value(value) + text[stop:]
+        elif node.flow_style:
+            text = _in_braces(text, node, key, _fork_value(value))
+        else:
+            rows = text.splitlines(keepends=True)
+            at = _last_line(node) + 1
+            if not rows[at - 1].endswith("\n"):
+                rows[at - 1] += "\n"
+            rows.insert(at, f"{' ' * node.start_mark.column}{key}: {_fork_value(value)}\n")
+            text = "".join(rows)
+    return text
+
+
+def _fork_value(value: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{40}", value):
+        return _hex(value)
+    return _quoted(value) if re.match(r"[0-9]", value) else _scalar(value)
+
+
+def _in_braces(text: str, node: yaml.MappingNode, key: str, value: str) -> str:
+    """A key more in a mapping that is written `{…}`."""
+    end = node.end_mark.index - 1
+    inside = text[:end].rstrip()
+    comma = " " if inside.endswith((",", "{")) else ", "
+    return f"{inside}{comma}{key}: {value}{text[len(inside) : end]}{text[end:]}"
+
+
+def _set_series(text: str, item: yaml.MappingNode, version: str, series: str, *, where: str) -> str:
     present = _value(item, "series")
     if isinstance(present, yaml.ScalarNode):
-        if present.value == release.series:
+        if present.value == series:
             return text
         if present.tag != "tag:yaml.org,2002:null":
             line = present.start_mark.line + 1
-            msg = f"{release.version} already has the series {present.value}"
+            msg = f"{version} already has the series {present.value}"
             hint = "rebase onto another version, or remove that series first"
             raise InputError(msg, hint=hint, where=f"{where}:{line}")
         start, end = present.start_mark.index, present.end_mark.index
-        return text[:start] + _scalar(release.series) + text[end:]
+        return text[:start] + _scalar(series) + text[end:]
     lines = text.splitlines(keepends=True)
     at = _last_line(item) + 1
-    lines.insert(at, f"{' ' * item.start_mark.column}series: {_scalar(release.series)}\n")
+    lines.insert(at, f"{' ' * item.start_mark.column}series: {_scalar(series)}\n")
     return "".join(lines)
 
 

@@ -52,7 +52,8 @@ PullUrl = Annotated[
 _BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+/#-]*", re.ASCII)
 
 
-def _branch(value: str) -> str:
+def check_branch(value: str) -> str:
+    """A branch's name as git takes it. Raises ValueError for what is none."""
     wrong = ("..", "//", "/.", "@{", ".lock/")
     if (
         not _BRANCH.fullmatch(value)
@@ -67,7 +68,7 @@ def _branch(value: str) -> str:
 BranchName = Annotated[
     str,
     Field(json_schema_extra={"pattern": f"^({_BRANCH.pattern})$"}),
-    AfterValidator(_branch),
+    AfterValidator(check_branch),
 ]
 _KINDS = ("all", "any", "closed", "merged", "released")
 

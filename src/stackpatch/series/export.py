@@ -13,6 +13,8 @@ from stackpatch import proc
 from stackpatch.model.diff import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
 
@@ -30,8 +32,19 @@ def remail(objects: Objects, patch: Patch, before: str, after: str) -> bytes:
     return head + diff(objects, before, after, renames=_renames(patch))
 
 
-def diff(objects: Objects, before: str, after: str, *, renames: bool = False) -> bytes:
-    """git's diff of two trees: full ids, three lines of context, no user's settings."""
+def diff(
+    objects: Objects,
+    before: str,
+    after: str,
+    *,
+    renames: bool = False,
+    skipped: Sequence[str] = (),
+) -> bytes:
+    """git's diff of two trees: full ids, three lines of context, no user's settings.
+
+    skipped: files and folders that it leaves out.
+    """
+    left_out = [f":(exclude,top,literal){path}" for path in skipped]
     return proc.run(
         (
             "git",
@@ -66,6 +79,7 @@ def diff(objects: Objects, before: str, after: str, *, renames: bool = False) ->
             "-M" if renames else "--no-renames",
             before,
             after,
+            *(("--", ".", *left_out) if left_out else ()),
         ),
         env={"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"},
     ).stdout

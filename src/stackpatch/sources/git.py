@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from stackpatch import proc
 from stackpatch.errors import EnvironmentProblem, FindingError, InputError
 from stackpatch.model import nearest
+from stackpatch.sources.packing import PRIVATE
 from stackpatch.sources.transport import redact
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"(?:https?|ssh|git|file)://\S+|[\w.-]+@[\w.-]+:\S+|/\S*")
 _TIMEOUT = 3600.0
-_INCOMING = "refs/incoming"
+INCOMING = "refs/incoming"
 _WATCH_INTERVAL = 0.2  # seconds
 _SETTINGS = (
     "core.hooksPath=/dev/null",
@@ -60,7 +61,7 @@ def remote_tags(url: str) -> dict[str, str]:
     Raises EnvironmentProblem with git's own words when the remote cannot be asked.
     """
     check_url(url)
-    refs = _refs(url, "refs/tags/*")
+    refs = remote_refs(url, "refs/tags/*")
     names = [ref for ref in refs if ref.startswith("refs/tags/") and not ref.endswith("^{}")]
     return {ref.removeprefix("refs/tags/"): refs.get(f"{ref}^{{}}", refs[ref]) for ref in names}
 
@@ -82,7 +83,7 @@ def fetch_pinned(
     if tag is not None:
         _check_tag(url, tag, commit)
     evidence = {"Url": redact(url), "Commit": commit, "Tag": tag or "", "Pinned": "recipe"}
-    with _watched(store, progress):
+    with watched(store, progress):
         return _into_store(store, url, version, commit, tag, evidence)
 
 
@@ -96,9 +97,9 @@ def fetch_unpinned(
     check_url(url)
     if _COMMIT.fullmatch(name):
         evidence = {"Url": redact(url), "Commit": name, "Pinned": "by its id", "Ref": "commit"}
-        with _watched(store, progress):
+        with watched(store, progress):
             return _into_store(store, url, name, name, None, evidence)
-    refs = _refs(url)
+    refs = remote_refs(url)
     for kind, ref in (("tag", f"refs/tags/{name}"), ("branch", f"refs/heads/{name}")):
         commit = refs.get(f"{ref}^{{}}", refs.get(ref))
         if commit is not None:
@@ -106,7 +107,7 @@ def fetch_unpinned(
             tag = name if kind == "tag" else None
             if tag is not None:
                 evidence["Tag"] = tag
-            with _watched(store, progress):
+            with watched(store, progress):
                 return _into_store(store, url, name, commit, tag, evidence)
     known = [ref.split("/", 2)[2] for ref in refs if re.match(r"refs/(tags|heads)/[^^]*$", ref)]
     msg = f"{redact(url)} has no branch or tag {name!r}"
@@ -123,14 +124,14 @@ def fetch_history(store: SourceStore, url: str) -> None:
     """
     check_url(url)
     with store.exclusive() as lock:
-        _run_fetch(
+        run_fetch(
             store, f"cannot fetch the history of {redact(url)}", _everything(store, url), lock
         )
-        _forget_incoming(store, lock)
+        forget_incoming(store, lock)
 
 
 @contextlib.contextmanager
-def _watched(store: SourceStore, progress: Progress | None) -> Iterator[None]:
+def watched(store: SourceStore, progress: Progress | None) -> Iterator[None]:
     """Report how the pack grows that git receives, a few times a second."""
     if progress is None:
         yield
@@ -158,7 +159,7 @@ def _watched(store: SourceStore, progress: Progress | None) -> Iterator[None]:
 def _check_tag(url: str, tag: str, commit: str) -> None:
     check_url(url)
     ref = f"refs/tags/{tag}"
-    refs = _refs(url, ref, f"{ref}^{{}}")
+    refs = remote_refs(url, ref, f"{ref}^{{}}")
     found = refs.get(f"{ref}^{{}}", refs.get(ref))
     if found is None:
         msg = f"{redact(url)} has no tag {tag}"
@@ -179,14 +180,14 @@ def _into_store(
 ) -> Stored:
     check_url(url)
     with store.exclusive() as lock:
-        if not _has(store, commit):
+        if not has_commit(store, commit):
             _fetch(store, url, commit, tag, lock)
-        if not _has(store, commit):
-            _forget_incoming(store, lock)
+        if not has_commit(store, commit):
+            forget_incoming(store, lock)
             msg = f"{redact(url)} has no commit {commit}"
             raise InputError(msg, hint="look at the commit in the recipe, and at the URL")
         stored = store.record_commit(version, commit, evidence, lock=lock)
-        _forget_incoming(store, lock)
+        forget_incoming(store, lock)
     return stored
 
 
@@ -197,40 +198,44 @@ def _fetch(store: SourceStore, url: str, commit: str, tag: str | None, lock: int
     """
     what = f"cannot fetch {commit[:12]} from {redact(url)}"
     shallow = ("--depth=1", "--no-tags")
-    ways: list[tuple[str, ...]] = [(*shallow, "--", url, f"+{commit}:{_INCOMING}/commit")]
+    ways: list[tuple[str, ...]] = [(*shallow, "--", url, f"+{commit}:{INCOMING}/commit")]
     if tag is not None:
-        ways.append((*shallow, "--", url, f"+refs/tags/{tag}:{_INCOMING}/tag"))
+        ways.append((*shallow, "--", url, f"+refs/tags/{tag}:{INCOMING}/tag"))
     ways.append(_everything(store, url))
     for way in ways:
         try:
-            _run_fetch(store, what, way, lock)
+            run_fetch(store, what, way, lock)
         except EnvironmentProblem as error:
             if not _NOT_BY_COMMIT.search(error.message):
                 raise
-        if _has(store, commit):
+        if has_commit(store, commit):
             return
 
 
 def _everything(store: SourceStore, url: str) -> tuple[str, ...]:
     whole = ("--unshallow",) if (store.path / "shallow").exists() else ()
-    refs = (f"+refs/heads/*:{_INCOMING}/heads/*", f"+refs/tags/*:{_INCOMING}/tags/*")
+    refs = (f"+refs/heads/*:{INCOMING}/heads/*", f"+refs/tags/*:{INCOMING}/tags/*")
     return (*whole, "--no-tags", "--", url, *refs)
 
 
-def _run_fetch(store: SourceStore, what: str, way: tuple[str, ...], lock: int) -> None:
+def run_fetch(store: SourceStore, what: str, way: tuple[str, ...], lock: int) -> None:
+    """`git fetch` with these options, URL and refspecs; `what` begins the message of a failure.
+
+    The refs go below `INCOMING`. Call it under the store's lock. Raises EnvironmentProblem.
+    """
     options = ("--quiet", "--force", "--no-write-fetch-head", "--no-recurse-submodules")
     _git(f"--git-dir={store.path}", "fetch", *options, *way, what=what, lock=lock)
 
 
-def _forget_incoming(store: SourceStore, lock: int) -> None:
+def forget_incoming(store: SourceStore, lock: int) -> None:
     """Remove the refs that a fetch needed; the store's own refs keep what was wanted."""
-    listed = ("for-each-ref", "--format=delete %(refname)", _INCOMING)
+    listed = ("for-each-ref", "--format=delete %(refname)", INCOMING)
     refs = _git(f"--git-dir={store.path}", *listed)
     argv = ["git", f"--git-dir={store.path}", "update-ref", "--stdin"]
     proc.run(argv, stdin=refs.encode(), pass_fds=(lock,))
 
 
-def _has(store: SourceStore, commit: str) -> bool:
+def has_commit(store: SourceStore, commit: str) -> bool:
     """Whether the commit and its tree are there; the kind counts, a tag object is no commit."""
     done = proc.run(
         ["git", f"--git-dir={store.path}", "cat-file", "-e", f"{commit}^{{tree}}"], check=False
@@ -241,12 +246,18 @@ def _has(store: SourceStore, commit: str) -> bool:
     return kind == "commit"
 
 
-def _refs(url: str, *patterns: str) -> dict[str, str]:
+def remote_refs(url: str, *patterns: str) -> dict[str, str]:
     """The remote's refs with their object ids; `REF^{}` is the commit behind a tag object."""
     what = f"cannot ask {redact(url)} for its refs"
     output = _git("ls-remote", "--", url, *patterns, what=what)
     pairs = (line.split("\t", 1) for line in output.splitlines() if "\t" in line)
     return {ref: commit for commit, ref in pairs}
+
+
+def local(store: SourceStore, *words: str, check: bool = True) -> proc.Completed:
+    """Run git on the store, without the network and without a person's settings."""
+    argv = ("git", f"--git-dir={store.path}", *words)
+    return proc.run(argv, env=PRIVATE, timeout=_TIMEOUT, check=check)
 
 
 def _git(*words: str, what: str = "git failed", lock: int | None = None) -> str:
