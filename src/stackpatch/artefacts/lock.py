@@ -194,25 +194,25 @@ def read_lock(path: Path) -> tuple[str, Outputs]:
         if document["schema"] != SCHEMA:
             msg = f"{path} has schema {document['schema']!r}, not {SCHEMA}"
             raise InputError(msg, where=str(path))
-        stated = document["outputs"]
-        files = tuple(
-            Output(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in stated["files"]
-        )
-        wheel = next(f for f in files if f.path == stated["wheel"])
-        image = stated["image"]
-        notes = tuple(str(note) for note in stated["notes"])
-        elsewhere = tuple(
-            Descriptor.parse(one, where=str(path)) for one in image["layers-elsewhere"]
-        )
-        return str(document["key"]), Outputs(
-            wheel, str(image["digest"]), str(image["index"]), files, notes, elsewhere
-        )
+        return str(document["key"]), parse_outputs(document["outputs"], str(path))
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise InputError(msg, where=str(path)) from error
     except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
         msg = f"{path} is not a lock file of a build ({error!r})"
         raise InputError(msg, where=str(path)) from error
+
+
+def parse_outputs(stated: Mapping[str, Any], where: str) -> Outputs:
+    """The `outputs` of a lock file. Raises KeyError, TypeError, ValueError, StopIteration."""
+    files = tuple(
+        Output(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in stated["files"]
+    )
+    wheel = next(f for f in files if f.path == stated["wheel"])
+    image = stated["image"]
+    notes = tuple(str(note) for note in stated["notes"])
+    elsewhere = tuple(Descriptor.parse(one, where=where) for one in image["layers-elsewhere"])
+    return Outputs(wheel, str(image["digest"]), str(image["index"]), files, notes, elsewhere)
 
 
 def intact(folder: Path, outputs: Outputs) -> bool:

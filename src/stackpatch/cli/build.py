@@ -9,6 +9,7 @@ import typer
 
 from stackpatch.cli import output
 from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,21 +26,28 @@ if TYPE_CHECKING:
 
 
 def command(
-    stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")],
+    stack: Annotated[
+        str | None,
+        typer.Argument(metavar="STACK[@RELEASE]", help="flashinfer@0.6.3", show_default=False),
+    ] = None,
     *,
-    arch: Annotated[str, typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …")],
+    arch: Annotated[
+        str | None,
+        typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …", show_default=False),
+    ] = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar="ENGINE", help="auto or overlay.")
     ] = "auto",
     base: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--base",
             metavar="REF",
             help="Base image: `scratch`, an image in a registry by digest or tag, or the folder "
-            "of an OCI layout, FOLDER@sha256:… for one of many.",
+            "of an OCI layout, FOLDER@sha256:… for one of many [default: scratch]",
+            show_default=False,
         ),
-    ] = "scratch",
+    ] = None,
     site: Annotated[
         str | None,
         typer.Option(
@@ -56,16 +64,42 @@ def command(
         bool, typer.Option("--dry-run", help="Print the plan; fetch and write nothing.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    from_lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-lock",
+            metavar="FILE",
+            help="Build what this lock describes, or say which input differs.",
+            show_default=False,
+        ),
+    ] = None,
+    save_lock: Annotated[
+        bool,
+        typer.Option("--save-lock", help="Keep the lock in recipes/STACK.lock.json as well."),
+    ] = False,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
     from stackpatch.artefacts.release import build_release, plan_release
+    from stackpatch.cli.locks import check_result, differing, keep_lock, locked_build
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
     from stackpatch.installed.advice import for_build
     from stackpatch.model.arch import parse_arch
 
+    locked = None
+    if from_lock is not None:
+        if engine != "auto" or site is not None:
+            msg = "--from-lock says the engine and the site; leave --engine and --site out"
+            raise InputError(msg)
+        locked = locked_build(from_lock, stack=stack, arch=arch, base=base)
+        stack, arch, engine = locked.stack, locked.arch, locked.engine
+        base, site = base or locked.base, locked.site
+    if stack is None or arch is None:
+        missing = "STACK" if stack is None else "--arch"
+        msg = f"{missing} is missing"
+        raise InputError(msg, hint="say what to build: STACK --arch ARCH, or --from-lock FILE")
     work = open_workspace(stack, root, offline=offline)
     wanted = parse_arch(arch)
     plan, base_image = plan_release(
@@ -74,10 +108,12 @@ def command(
         wanted,
         work.series,
         engine=engine,
-        base=base,
+        base=base or "scratch",
         site=site,
         remote=_remote(offline=offline),
     )
+    if locked is not None:
+        differing(locked, plan, json=json)
     if dry_run:
         document = {"plan": plan.inputs.json(), "key": plan.key, "folder": str(out / plan.folder)}
         output.emit("build-plan", document, [*plan.lines(), *base_image.lines()], json=json)
@@ -96,6 +132,7 @@ def command(
             caches=[one.document() for one in advice],
         )
         told = _gates(work, wanted, plan, report)
+    kept = keep_lock(work, result) if save_lock else None
     state = work.recipe.arch(wanted.name).verified.value
     whole: dict[str, object] = {
         **result.json(),
@@ -107,7 +144,17 @@ def command(
     else:
         gates = [f"gate     {line}" for line in told.lines]
     lines = [*_text(result, advice, state), *gates]
-    output.emit("build", whole, lines, json=json)
+    if kept is not None:
+        whole["saved_lock"] = str(kept)
+        lines.append(f"lock     {kept}")
+    failure = None
+    if locked is not None:
+        changed, failure = check_result(locked, result)
+        whole |= {"from_lock": locked.where, "differences": changed}
+        lines += [f"differs  {line}" for line in changed] or [
+            f"same     every file is the one of {locked.where}"
+        ]
+    output.emit("build", whole, lines, json=json, failure=failure)
 
 
 def _remote(*, offline: bool) -> OpenRemote:
