@@ -113,11 +113,14 @@ def _text(
         f"  published  {release.date}",
     ]
     lines += [f"  requires   {name} {version}" for name, version in release.requires.items()]
-    lines += ["", "files on the package index"]
-    lines += output.table(
-        ("  FILE", "BYTES", "SHA256"),
-        [(f"  {a.file}", f"{a.size:,}", a.sha256) for a in release.artefacts],
-    )
+    if release.artefacts:
+        lines += ["", "files on the package index"]
+        lines += output.table(
+            ("  FILE", "BYTES", "SHA256"),
+            [(f"  {a.file}", f"{a.size:,}", a.sha256) for a in release.artefacts],
+        )
+    else:
+        lines += ["", "files on the package index: none pinned; the release is its commit"]
     lines += ["", "arches"]
     for name, settings in archs.items():
         env = " ".join(f"{key}={value!r}" for key, value in settings.env.items())

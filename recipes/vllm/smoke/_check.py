@@ -1,0 +1,1 @@
+../../flashinfer/smoke/_check.py

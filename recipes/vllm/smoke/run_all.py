@@ -1,0 +1,1 @@
+../../flashinfer/smoke/run_all.py
