@@ -6,6 +6,7 @@ fetched from Debian trixie by apt (checked by apt's own signatures) into the tes
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -15,9 +16,11 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,3 +226,180 @@ def _wait(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.02)
     msg = f"{host} does not answer: {log.read_text()}"
     raise AssertionError(msg)
+
+
+def make_certificates(folder: Path) -> dict[str, Path]:
+    """A CA, and a certificate for 127.0.0.1 and localhost signed by it, by openssl."""
+    folder.mkdir(parents=True)
+    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(
+        *("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-days", "30"),
+        *("-subj", "/CN=test CA", "-addext", "keyUsage=critical,keyCertSign,digitalSignature"),
+    )
+    openssl("req", *new, "-keyout", "key", "-out", "request", "-subj", "/CN=127.0.0.1")
+    openssl(
+        *("x509", "-req", "-in", "request", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "30"),
+        *("-CAcreateserial", "-extfile", "ext", "-out", "certificate"),
+    )
+    return {name: folder / name for name in ("ca.crt", "certificate", "key")}
+
+
+def htpasswd(folder: Path, user: str, password: str) -> dict[str, Any]:
+    """The `auth` part of a registry's configuration for one user with Basic."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "htpasswd"
+    words = ["htpasswd", "-Bbn", "-C", "4", user, password]
+    file.write_bytes(subprocess.run(words, check=True, capture_output=True).stdout)
+    return {"htpasswd": {"realm": "a test", "path": str(file)}}
+
+
+def docker_login(folder: Path, host: str, user: str, password: str) -> None:
+    """What `docker login` would write for the host into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": encoded}}}))
+
+
+def _b64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+@dataclass
+class TokenServer:
+    """A token server as the distribution project describes it, which this registry believes.
+
+    users: name → password. grants: who may do what; (user, repository) → actions. A refresh token
+    is `refresh-USER`. asked: the queries (or forms) and Authorization headers that came.
+    """
+
+    folder: Path
+    users: dict[str, str] = field(default_factory=dict)
+    grants: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    lives: int | None = 300
+    asked: list[tuple[str, dict[str, list[str]], str | None]] = field(default_factory=list)
+    issued: list[str] = field(default_factory=list)
+    strict: bool = False  # refuse as a whole what cannot be granted as a whole
+    url: str = ""
+    _server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        """Serve, with a signing key of its own."""
+        self.folder.mkdir(parents=True)
+        words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"]
+        words += ["-keyout", "sign.key", "-out", "sign.crt", "-subj", "/CN=tokens"]
+        subprocess.run(words, cwd=self.folder, check=True, capture_output=True)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+                outer._serve(self, query)
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                outer._serve(self, urllib.parse.parse_qs(self.rfile.read(length).decode()))
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/token"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def auth(self) -> dict[str, Any]:
+        """The `auth` part of a registry's configuration."""
+        return {
+            "token": {
+                "realm": self.url,
+                "service": "test registry",
+                "issuer": "tests",
+                "rootcertbundle": str(self.folder / "sign.crt"),
+            }
+        }
+
+    def _serve(self, asked: BaseHTTPRequestHandler, fields: dict[str, list[str]]) -> None:
+        authorization = asked.headers.get("Authorization")
+        self.asked.append((asked.command, fields, authorization))
+        user = self._user(fields, authorization)
+        access = []
+        for scope in " ".join(fields.get("scope", [])).split():
+            kind, name, actions = scope.split(":")
+            allowed = self.grants.get((user or "", name), set())
+            given = [action for action in actions.split(",") if action in allowed]
+            if self.strict and given != actions.split(","):
+                user = None
+            access.append({"type": kind, "name": name, "actions": given})
+        if user is None:
+            self._answer(asked, 401, {"errors": [{"code": "UNAUTHORIZED", "message": "who?"}]})
+            return
+        token = self._token(user, access)
+        self.issued.append(token)
+        said: dict[str, Any] = {"token": token}
+        if self.lives is not None:
+            said["expires_in"] = self.lives
+        self._answer(asked, 200, said)
+
+    def _user(self, fields: dict[str, list[str]], authorization: str | None) -> str | None:
+        if refresh := fields.get("refresh_token"):
+            name = refresh[0].removeprefix("refresh-")
+            return name if name in self.users else None
+        if authorization is None:
+            return ""  # anonymous
+        name, _, password = (
+            base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
+        )
+        return name if self.users.get(name) == password else None
+
+    def _token(self, user: str, access: list[dict[str, Any]]) -> str:
+        """A JWT, signed with openssl; the certificate travels in its header."""
+        lines = (self.folder / "sign.crt").read_text().splitlines()
+        chain = ["".join(line for line in lines if not line.startswith("-----"))]
+        now = int(time.time())
+        header = {"typ": "JWT", "alg": "RS256", "x5c": chain}
+        claims = {
+            "iss": "tests",
+            "sub": user,
+            "aud": "test registry",
+            "exp": now + (self.lives or 60),
+            "nbf": now - 60,
+            "iat": now,
+            "jti": f"{len(self.issued)}",
+            "access": access,
+        }
+        signed = f"{_b64(json.dumps(header).encode())}.{_b64(json.dumps(claims).encode())}"
+        words = ["openssl", "dgst", "-sha256", "-sign", str(self.folder / "sign.key")]
+        done = subprocess.run(words, input=signed.encode(), check=True, capture_output=True)
+        return f"{signed}.{_b64(done.stdout)}"
+
+    def _answer(self, asked: BaseHTTPRequestHandler, status: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        asked.send_response_only(status)
+        asked.send_header("Content-Type", "application/json")
+        asked.send_header("Content-Length", str(len(body)))
+        asked.end_headers()
+        asked.wfile.write(body)
+
+
+@contextlib.contextmanager
+def token_server(folder: Path) -> Iterator[TokenServer]:
+    """A token server for the block."""
+    server = TokenServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

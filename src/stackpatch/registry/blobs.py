@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Something to send. size: bytes. open: a context with `read(n)` from the byte that is given.
+    """Something to send. size: bytes. open: a context with `read(n)`, for the bytes from the first
+    number to before the second.
 
     copied: the bytes come from another repository. Everything is opened again for each attempt.
     """
 
     digest: Digest
     size: int
-    open: Callable[[int], AbstractContextManager[Any]] = field(repr=False)
+    open: Callable[[int, int], AbstractContextManager[Any]] = field(repr=False)
     copied: bool = False
 
     @classmethod
     def of_bytes(cls, content: bytes) -> Blob:
         """A blob in memory."""
 
-        def opened(start: int) -> AbstractContextManager[Any]:
-            return io.BytesIO(content[start:])
+        def opened(start: int, end: int) -> AbstractContextManager[Any]:
+            return io.BytesIO(content[start:end])
 
         return cls(Digest.of(content), len(content), opened)
 
@@ -44,7 +45,7 @@ class Blob:
         """A blob in a file; that it has the digest is the caller's to know."""
 
         @contextlib.contextmanager
-        def opened(start: int) -> Iterator[Any]:
+        def opened(start: int, _end: int) -> Iterator[Any]:
             with path.open("rb") as file:
                 file.seek(start)
                 yield file
@@ -56,8 +57,8 @@ class Blob:
         """A blob of another repository, read while it is sent."""
 
         @contextlib.contextmanager
-        def opened(start: int) -> Iterator[Any]:
-            yield _Reader(source.blob_from(digest, size, start))
+        def opened(start: int, end: int) -> Iterator[Any]:
+            yield _Reader(source.blob_from(digest, size, start, end))
 
         return cls(digest, size, opened, copied=True)
 

@@ -152,7 +152,7 @@ class Registry:
             raise InputError(msg)
 
         def ask() -> bytes:
-            return b"".join(self._blocks(digest, size, 0))
+            return b"".join(self._blocks(digest, size, 0, size))
 
         content = self.session.patiently(ask, f"cannot read blob {digest} of {self.reference.name}")
         if Digest.of(content) != digest:
@@ -167,30 +167,30 @@ class Registry:
         """
         content = hashlib.sha256()
         done = 0
-        for block in self.blob_from(digest, size, 0):
+        for block in self.blob_from(digest, size, 0, size):
             content.update(block)
             done += len(block)
             yield block
         if done != size or content.hexdigest() != digest.hex:
             raise self._nonsense(digest, "its bytes are others")
 
-    def blob_from(self, digest: Digest, size: int, start: int) -> Iterator[bytes]:
-        """A blob's blocks from a byte on, not checked against the digest."""
+    def blob_from(self, digest: Digest, size: int, start: int, end: int) -> Iterator[bytes]:
+        """The blocks of a part of a blob, which a digest says nothing about. size: of the whole."""
         session = self.session
         what = f"cannot read blob {digest} of {self.reference.name}"
-        patience = session.patience(what, session.limits.for_blob(size - start))
+        patience = session.patience(what, session.limits.for_blob(end - start))
         done = start
         while True:
             before = done
             try:
-                for block in self._blocks(digest, size, done):
+                for block in self._blocks(digest, size, done, end):
                     done += len(block)
                     yield block
             except Interrupted as error:
                 patience.after(error, progressed=done > before)
             else:
                 return
-            if done >= size:
+            if done >= end:
                 return
 
     def has_blob(self, digest: Digest) -> int | None:
@@ -253,31 +253,33 @@ class Registry:
         url = self.session.url(f"{self.reference.repository}/{path}")
         return Ask(method, url, headers or {}, access=access)
 
-    def _blocks(self, digest: Digest, size: int, start: int) -> Iterator[bytes]:
-        """One request for a blob from byte `start` on. Raises Interrupted when it ends early."""
+    def _blocks(self, digest: Digest, size: int, start: int, end: int) -> Iterator[bytes]:
+        """One request for bytes of a blob. Raises Interrupted when they end early."""
         session = self.session
-        headers = {"Range": f"bytes={start}-{size - 1}"} if start else {}
+        part = start > 0 or end < size
+        headers = {"Range": f"bytes={start}-{end - 1}"} if part else {}
         statuses = frozenset({200, 206, 404})
         with session.send(self.ask("GET", f"blobs/{digest}", headers), expected=statuses) as answer:
             if answer.status_code == 404:
                 msg = f"{self.reference.name} does not hold blob {digest}"
                 raise InputError(msg, hint="the image there is not whole; push it again")
-            done, skip = start, 0
+            at, last = start, end
             if answer.status_code == 200:
-                done, skip = 0, start  # a registry without ranges starts again
+                at, last = 0, size  # a registry without ranges sends the whole
             elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise self._nonsense(digest, "it sends another range than was asked for")
             for block in session.body(answer, session.limits.for_blob(size)):
                 session.traffic.blob_bytes_received += len(block)
-                done += len(block)
-                if done > size:
-                    raise self._nonsense(digest, f"it has more than {size} bytes")
-                cut = min(skip, len(block))
-                skip -= cut
-                if cut < len(block):
-                    yield block[cut:]
-            if done < size:
-                reason = f"{session.host} ended blob {digest} at {done} of {size} bytes"
+                if at + len(block) > last:
+                    raise self._nonsense(digest, f"it has more than {last} bytes")
+                wanted = block[max(start - at, 0) : max(end - at, 0)]
+                at += len(block)
+                if wanted:
+                    yield wanted
+                if at >= end > 0:
+                    return
+            if at < end:
+                reason = f"{session.host} ended blob {digest} at {at} of {end} bytes"
                 raise Interrupted(reason)
 
     def _document(self, answer: requests.Response, limit: int, at: Ref) -> bytes:

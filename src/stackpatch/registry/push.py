@@ -221,7 +221,7 @@ class Pusher:
             def body() -> Any:
                 if end == start:
                     return b""
-                return Window(opened.enter_context(blob.open(start)), end - start)
+                return Window(opened.enter_context(blob.open(start, end)), end - start)
 
             ask = Ask(method, url, headers, body, access)
             with session.send(ask, expected=statuses) as answer:
