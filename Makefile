@@ -39,9 +39,11 @@ demo: $(STAMP)
 	@echo
 	@find dist -type f -size +0 | sort | xargs ls -lh | awk '{print $$5 "\t" $$9}'
 
-# On a machine with a GPU: make smoke-gpu ARCH=sm120, into an environment of yours with PYTHON_GPU=…
+# On a machine with a GPU: make smoke-gpu ARCH=sm120. PYTHON_GPU=… an environment of yours, WHEEL=… one
+# that was built elsewhere, SMOKE=… options of `stackpatch smoke`.
 smoke-gpu: $(STAMP)
-	scripts/smoke-gpu --arch $(ARCH) $(if $(PYTHON_GPU),--python $(PYTHON_GPU))
+	scripts/smoke-gpu --arch $(ARCH) $(if $(PYTHON_GPU),--python $(PYTHON_GPU)) \
+	  $(if $(WHEEL),--wheel $(WHEEL)) $(if $(SMOKE),-- $(SMOKE))
 
 # Two processes: the machines that we know have two cores. One file's tests stay together.
 test: $(STAMP) browser

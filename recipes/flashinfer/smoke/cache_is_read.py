@@ -38,18 +38,14 @@ def check(options):
         raise _check.NotRun("no nvcc: FlashInfer compiles its kernels when they are first used")
     figures = {"seed": options.seed}
     with tempfile.TemporaryDirectory(prefix="smoke-cache-") as folder:
-        used = _ask("used", options, folder, None)
+        used = _ask("used", options, folder)
         figures["module"] = used["path"]
         figures["version"] = used["version"]
         if used["prebuilt"]:
             raise _check.Failed(
                 f"a prebuilt module is loaded instead of the sources: {used['path']}", **figures
             )
-        if used["expected"] and os.path.realpath(used["path"]) != used["expected"]:
-            raise _check.Failed(
-                f"the process loaded {used['path']}, not {used['expected']}", **figures
-            )
-        fresh = _ask("fresh", options, folder, None)
+        fresh = _ask("fresh", options, folder)
         figures["gpu_code_sha256"] = used["code"]
         figures["gpu_code_of_sources_sha256"] = fresh["code"]
         if used["code"] != fresh["code"]:
@@ -58,18 +54,22 @@ def check(options):
                 "is stale, or another nvcc made it (`stackpatch cache clear flashinfer`)",
                 **figures,
             )
+        # Only now is it loaded: a damaged module may take its process with it.
+        ran = _ask("used", options, folder, run=True)
+        if ran["loaded"] and os.path.realpath(ran["loaded"]) != os.path.realpath(ran["path"]):
+            raise _check.Failed(f"the process loaded {ran['loaded']}, not {ran['path']}", **figures)
         sources = os.path.join(folder, "sources")
         copied = _ask("copied", options, folder, sources)
         _change(os.path.join(sources, "include", HEADER))
-        changed = _ask("changed", options, folder, sources)
+        changed = _ask("changed", options, folder, sources, run=ran["eps"] is not None)
     figures["gpu_code_of_changed_sources_sha256"] = changed["code"]
     if changed["code"] == copied["code"]:
         raise _check.Failed("the source was changed and the GPU code stayed the same", **figures)
-    if used["eps"] is None:
-        return f"by the GPU code; no number: {used['no_gpu']}", figures
-    figures["eps"] = {"used": used["eps"], "changed": changed["eps"]}
-    if not abs(used["eps"]) < 0.05:
-        raise _check.Failed(f"the kernel computes with eps {used['eps']:.3g}, not 1e-6", **figures)
+    if ran["eps"] is None:
+        return f"by the GPU code; no number: {ran['no_gpu']}", figures
+    figures["eps"] = {"used": ran["eps"], "changed": changed["eps"]}
+    if not abs(ran["eps"]) < 0.05:
+        raise _check.Failed(f"the kernel computes with eps {ran['eps']:.3g}, not 1e-6", **figures)
     if not abs(changed["eps"] - 3) < 0.05:
         raise _check.Failed(
             f"the source says eps + 3, what ran computes with eps + {changed['eps']:.3g}", **figures
@@ -86,11 +86,12 @@ def _change(path):
         file.write(text.replace(BEFORE, AFTER))
 
 
-def _ask(what, options, folder, sources):
+def _ask(what, options, folder, sources="", run=False):
     """What a process of its own finds, since FlashInfer reads its folders when it is imported.
 
     used: the user's cache. fresh, and copied with changed: two empty caches. sources: a folder
-    whose csrc and include stand in for the package's; made if it is not there.
+    whose csrc and include stand in for the package's; made if it is not there. run: whether the
+    module is also loaded and computes, where a GPU is.
     """
     env = dict(os.environ)
     if what != "used":
@@ -99,7 +100,7 @@ def _ask(what, options, folder, sources):
         env["FLASHINFER_WORKSPACE_BASE"] = cache
     argv = [sys.executable, os.path.abspath(__file__), "--answer", options.arch, str(options.seed)]
     done = subprocess.run(
-        argv + ([sources] if sources else []),
+        [*argv, sources, "run" if run else "build"],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -112,12 +113,12 @@ def _ask(what, options, folder, sources):
         lines = [line for line in errors.splitlines() if line.strip()]
         named = [line for line in lines if "error" in line.lower()]
         short = (named or lines or [f"status {done.returncode}"])[-1][:400]
-        raise _check.Failed(f"compiling {MODULE} ({what}): {short}")
+        raise _check.Failed(f"{'running' if run else 'compiling'} {MODULE} ({what}): {short}")
     return json.loads(said[-1])
 
 
-def answer(arch, seed, sources):
-    """In the process of `_ask`: build (and where a GPU is, run) the module; tell what it is."""
+def answer(arch, seed, sources, run):
+    """In the process of `_ask`: build (with `run` on a GPU: and run) the module; what it is."""
     result = os.dup(1)
     os.dup2(2, 1)
     import flashinfer
@@ -138,21 +139,23 @@ def answer(arch, seed, sources):
         "version": flashinfer.__version__,
         "prebuilt": bool(spec.is_aot),
         "path": str(spec.get_library_path()),
-        "expected": None,
+        "loaded": None,
         "code": None,
         "eps": None,
         "no_gpu": None,
     }
-    if not found["prebuilt"]:
+    torch = None
+    if run:
         try:
             torch = _check.gpu(arch)
         except _check.NotRun as reason:
             found["no_gpu"] = str(reason)
+    if not found["prebuilt"]:
+        if torch is None:
             spec.build(verbose=False)
         else:
             module = spec.build_and_load()
-            found["expected"] = os.path.realpath(found["path"])
-            found["path"] = _mapped(f"{MODULE}.so") or found["path"]
+            found["loaded"] = _mapped(f"{MODULE}.so")
             found["eps"] = _eps(torch, module, seed)
         found["code"] = gpu_code(found["path"])
     with open(result, "w", encoding="utf-8") as out:
@@ -206,6 +209,6 @@ def gpu_code(path):
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--answer"]:
-        answer(sys.argv[2], int(sys.argv[3]), sys.argv[4] if len(sys.argv) > 4 else None)
+        answer(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5] == "run")
     else:
         _check.main(check, __doc__)

@@ -19,7 +19,7 @@ from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.recipe_smoke import Builtin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.model.arch import Arch
@@ -98,22 +98,32 @@ def smoke(
     subject: Subject,
     programs: Path,
     *,
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
     report: Callable[[Result], None] = lambda _: None,
 ) -> Smoke:
     """Run the recipe's checks in order. programs: the folder with them.
 
-    report: called with each result as it comes. Raises InputError for a recipe without checks.
+    only, skip: names of checks; what they leave out is told as not run. report: called with each
+    result as it comes. Raises InputError for a recipe without checks, or a name that is none.
     """
     if not recipe.smoke:
         msg = f"the recipe of {recipe.stack} has no smoke checks"
         raise InputError(msg, hint="`smoke:` in the recipe lists them (docs/smoke.md)")
+    names = [check.name for check in recipe.smoke]
+    for option, wanted in (("--only", only), ("--skip", skip)):
+        if unknown := sorted(set(wanted) - set(names)):
+            msg = f"{option} {unknown[0]}: {recipe.stack} has no such check"
+            raise InputError(msg, hint=f"there are {', '.join(names)}")
     results = []
     for check in recipe.smoke:
-        result = (
-            _builtin(check.builtin, check.name, recipe, arch, subject)
-            if check.builtin is not None
-            else _program(check, recipe, arch, subject, programs)
-        )
+        if check.name in skip or (only and check.name not in only):
+            option = "--skip" if check.name in skip else "--only"
+            result = Result(check.name, Status.NOT_RUN, f"left out ({option})")
+        elif check.builtin is not None:
+            result = _builtin(check.builtin, check.name, recipe, arch, subject)
+        else:
+            result = _program(check, recipe, arch, subject, programs)
         report(result)
         results.append(result)
     return Smoke(tuple(results))

@@ -39,6 +39,12 @@ def command(
             "--out", metavar="FILE", help="Where to write smoke.json; else beside the wheel."
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="CHECK", help="Run this; may repeat.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave out; may repeat.")
+    ] = None,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
@@ -73,7 +79,9 @@ def command(
             version = place.release.version
     programs = place.root.recipes / place.recipe.stack / "smoke"
     subject = Subject(installed.python, version, wheel)
-    done = smoke(place.recipe, wanted, subject, programs, report=_say)
+    done = smoke(
+        place.recipe, wanted, subject, programs, only=only or (), skip=skip or (), report=_say
+    )
     found = {
         "stack": place.recipe.stack,
         "version": installed.versions.get(place.recipe.upstream.package),

@@ -1,0 +1,1 @@
+"""Faults that tests plant, and that a person can plant by hand to see a check fail."""
