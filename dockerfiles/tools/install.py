@@ -1,0 +1,112 @@
+"""Runs inside an image while it is built: puts a patched wheel in place, and nothing beside it.
+
+Standard library and the image's own pip only. The wheel comes from the build; no network is used.
+Afterwards the image has the patched version and only that, no prebuilt kernels that would win over
+the patched sources, no compiled leftovers of the unpatched release, and a user that is not root.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir")
+
+
+def main():
+    told = argparse.ArgumentParser(description=__doc__)
+    told.add_argument("--wheels", required=True, help="folder with the one wheel")
+    told.add_argument("--distribution", required=True)
+    told.add_argument("--package", required=True)
+    told.add_argument("--version", required=True, help="that must be installed afterwards")
+    told.add_argument("--shadows", default="", help="distributions to remove, parted by blanks")
+    told.add_argument("--caches", default="", help="paths to remove, parted by blanks")
+    told.add_argument("--user", default="", help="NAME:NUMBER of a user to add")
+    options = told.parse_args()
+    shadows = installed_shadows(options.shadows.split())
+    if shadows:
+        print("removing prebuilt kernels: " + " ".join(shadows), flush=True)
+        pip("uninstall", "--yes", *shadows)
+    wheels = sorted(pathlib.Path(options.wheels).glob("*.whl"))
+    if len(wheels) != 1:
+        sys.exit(f"want one wheel in {options.wheels}, found {len(wheels)}")
+    # Bytecode would hold the time of day; Python writes it where it may when it first runs.
+    pip("install", "--no-deps", "--no-index", "--no-compile", "--force-reinstall", str(wheels[0]))
+    check(options.distribution, options.package, options.version)
+    remove(options.caches.split())
+    if options.user:
+        add_user(options.user)
+
+
+def pip(*words):
+    env = {**os.environ, "PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    done = subprocess.run([*PIP, *words], env=env)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+
+
+def installed_shadows(names):
+    """Installed distributions of these names, and their variants (NAME-sm120, NAME-cu13)."""
+    wanted = [normal(name) for name in names]
+    found = set()
+    for one in importlib.metadata.distributions():
+        name = normal(one.metadata["Name"] or "")
+        if any(name == each or name.startswith(each + "-") for each in wanted):
+            found.add(name)
+    return sorted(found)
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def check(distribution, package, version):
+    """What Python finds now is the patched version, where pip put it."""
+    os.chdir("/")
+    importlib.invalidate_caches()
+    found = importlib.metadata.version(distribution)
+    if found != version:
+        sys.exit(f"{distribution} {found} is installed, not {version}")
+    spec = importlib.util.find_spec(package)
+    origin = pathlib.Path((spec and spec.origin) or "/nowhere").resolve()
+    files = importlib.metadata.files(distribution) or []
+    if not any(pathlib.Path(one.locate()).resolve() == origin for one in files):
+        sys.exit(f"Python finds {package} at {origin}, which is not the installed wheel's")
+    print(f"{distribution} {found} at {origin.parent}", flush=True)
+
+
+def remove(paths):
+    for path in map(pathlib.Path, paths):
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            continue
+        print(f"removed {path}", flush=True)
+
+
+def add_user(text):
+    """By hand: useradd writes today's date into /etc/shadow, and small images do not have it."""
+    name, _, number = text.partition(":")
+    home = pathlib.Path("/home") / name
+    for path, line in (
+        ("/etc/passwd", f"{name}:x:{number}:{number}::{home}:/bin/sh"),
+        ("/etc/group", f"{name}:x:{number}:"),
+    ):
+        file = pathlib.Path(path)
+        lines = file.read_text().splitlines() if file.exists() else []
+        if not any(one.split(":")[0] == name for one in lines):
+            file.write_text("\n".join([*lines, line]) + "\n")
+    home.mkdir(parents=True, exist_ok=True)
+    os.chown(home, int(number), int(number))
+
+
+if __name__ == "__main__":
+    main()
