@@ -74,19 +74,13 @@ def command(
 
 def _finished(work: Workspace, arch: str, out: Path) -> Finished:
     """The build that `build` would find for the recipe as it is now."""
-    from stackpatch.artefacts.lock import PinnedBase
-    from stackpatch.artefacts.plan import make_plan
+    from stackpatch.artefacts.release import plan_release
     from stackpatch.model.arch import parse_arch
     from stackpatch.registry.finished import open_finished
 
     # Base and engine are what the build chose: the lock has them, the recipe does not.
-    plan = make_plan(
-        work.recipe,
-        work.release,
-        parse_arch(arch),
-        work.series,
-        engine="overlay",
-        base=PinnedBase(None),
+    plan, _ = plan_release(
+        work.recipe, work.release, parse_arch(arch), work.series, engine="overlay", base="scratch"
     )
     return open_finished(out / plan.folder, plan.inputs.json())
 

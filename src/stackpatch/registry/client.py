@@ -10,14 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackpatch.artefacts.oci import (
-    INDEXES,
-    MANIFESTS,
-    Descriptor,
-    Image,
-    Platform,
-    parse_json,
-)
+from stackpatch.artefacts.images import choose_image
+from stackpatch.artefacts.oci import INDEXES, MANIFESTS, Descriptor, Image, Platform, parse_json
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.digest import Digest
 from stackpatch.registry.auth import Access, Login
@@ -35,7 +29,6 @@ if TYPE_CHECKING:
 
 # What registries take for a manifest (distribution-spec recommends at least 4 MiB).
 MAX_DOCUMENT = 8 << 20
-_MAX_DEPTH = 8
 _ACCEPT = ", ".join((*sorted(MANIFESTS), *sorted(INDEXES)))
 _OLD = "application/vnd.docker.distribution.manifest.v1"
 _HEAD_STATUSES = frozenset({200, 404})
@@ -117,8 +110,7 @@ class Registry:
         at = self._at(ref)
         found = self.find_manifest(at)
         if found is None:
-            msg = f"there is no {self._shown(at)}"
-            raise InputError(msg, hint="look at the name and the tag; a private one needs a login")
+            raise self._absent(at)
         return found
 
     def find_manifest(self, ref: Ref | None = None) -> tuple[bytes, Descriptor] | None:
@@ -211,33 +203,26 @@ class Registry:
 
         Raises InputError that lists what there is when none or more than one fits.
         """
-        content, top = self.manifest(ref)
-        shown = self._shown(self._at(ref))
-        found: dict[Digest, Image] = {}
-        others: set[str] = set()
-        for descriptor, known in self._all(top, content):
-            if descriptor.media_type not in MANIFESTS:
-                continue
-            if descriptor.platform is not None and not descriptor.platform.serves(platform):
-                others.add(str(descriptor.platform))
-                continue
-            image = self._image(known or self._exactly(descriptor), descriptor.digest)
-            if image is None:
-                continue
-            if image.platform.serves(platform):
-                found[image.digest] = image
-            else:
-                others.add(str(image.platform))
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if not found:
-            msg = f"{shown} holds no image for {platform}"
-            hint = f"it has {', '.join(sorted(others))}" if others else "it holds no image at all"
-        else:
-            msg = f"{shown} holds {len(found)} images for {platform}"
-            names = (f"{self.reference.name}@{one}" for one in sorted(found))
-            hint = f"name one: {', '.join(names)}"
-        raise InputError(msg, hint=hint)
+        at = self._at(ref)
+        top = self.head(at)
+        if top is None:
+            raise self._absent(at)
+        return choose_image(self, (top,), platform).image
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return self.reference.name
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        """A manifest, an index or a config, with its size and digest checked."""
+        if descriptor.media_type not in INDEXES | MANIFESTS:
+            return self.blob(descriptor.digest, descriptor.size)
+        content, found = self.manifest(descriptor.digest)
+        if found.size != descriptor.size:
+            why = f"it has {found.size} bytes, not {descriptor.size} as listed"
+            raise self._nonsense(descriptor.digest, why)
+        return content
 
     def ask(
         self,
@@ -313,35 +298,6 @@ class Registry:
             )
         return str(kind)
 
-    def _all(
-        self, descriptor: Descriptor, content: bytes | None, depth: int = 0
-    ) -> Iterator[tuple[Descriptor, bytes | None]]:
-        """The descriptor, and those of the indexes below it; content where it is known."""
-        yield descriptor, content
-        if descriptor.media_type not in INDEXES:
-            return
-        where = f"{self.reference.name}@{descriptor.digest}"
-        if depth >= _MAX_DEPTH:
-            msg = f"{where}: indexes lie more than {_MAX_DEPTH} deep in each other"
-            raise InputError(msg)
-        for entry in index_entries(content or self._exactly(descriptor), where):
-            yield from self._all(entry, None, depth + 1)
-
-    def _exactly(self, descriptor: Descriptor) -> bytes:
-        """A manifest that an index names, with its size compared."""
-        content, found = self.manifest(descriptor.digest)
-        if found.size != descriptor.size:
-            raise self._nonsense(descriptor.digest, f"it has {found.size} bytes, not as listed")
-        return content
-
-    def _image(self, content: bytes, digest: Digest) -> Image | None:
-        """The image, None for an artefact (a manifest whose config is none of an image)."""
-        where = f"{self.reference.name}@{digest}"
-        config = Descriptor.parse(parse_json(content, where=where).get("config"), where=where)
-        if not config.media_type.endswith(("image.config.v1+json", "container.image.v1+json")):
-            return None
-        return Image.read(content, self.blob(config.digest, config.size), where=where)
-
     def _at(self, ref: Ref | None) -> Ref:
         if ref is not None:
             return ref
@@ -356,19 +312,13 @@ class Registry:
         except ValueError:
             raise self._nonsense(at, f"it states the digest {stated[:100]!r}") from None
 
+    def _absent(self, at: Ref) -> InputError:
+        msg = f"there is no {self._shown(at)}"
+        return InputError(msg, hint="look at the name and the tag; a private one needs a login")
+
     def _nonsense(self, at: Ref, why: str) -> EnvironmentProblem:
         msg = f"{self.session.host} gives something wrong for {self._shown(at)}: {why}"
         return EnvironmentProblem(msg, hint="nothing of it was used; tell who runs the registry")
-
-
-def index_entries(content: bytes, where: str) -> tuple[Descriptor, ...]:
-    """What an index lists. Raises InputError."""
-    parsed = parse_json(content, where=where)
-    listed = parsed.get("manifests")
-    if parsed.get("schemaVersion") != 2 or not isinstance(listed, list):
-        msg = f"{where} is not an image index"
-        raise InputError(msg, where=where)
-    return tuple(Descriptor.parse(one, where=where) for one in listed)
 
 
 def _media_type(answer: requests.Response) -> str:

@@ -5,14 +5,14 @@ What was changed by hand, or belongs to another build, is refused here, before a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.artefacts.build import IMAGE, LOCK, PROVENANCE, SBOM
 from stackpatch.artefacts.layout import Layout
-from stackpatch.artefacts.lock import canonical, differences, read_lock, rfc3339
+from stackpatch.artefacts.lock import differences, rfc3339
+from stackpatch.artefacts.locked import read_locked
 from stackpatch.artefacts.oci import Platform
 from stackpatch.artefacts.provenance import PREDICATE
 from stackpatch.errors import FindingError, InputError
@@ -40,7 +40,6 @@ class Finished:
     """A build that may be published. inputs: as the lock has them. smoke: None where none ran."""
 
     folder: Path
-    key: str
     inputs: Mapping[str, Any]
     outputs: Outputs
     layout: Layout
@@ -100,11 +99,8 @@ def open_finished(folder: Path, expected: Mapping[str, Any]) -> Finished:
     if not (folder / LOCK).is_file():
         msg = f"there is no finished build in {folder}"
         raise InputError(msg, hint="run `stackpatch build` first, or name its folder with --out")
-    key, outputs = read_lock(folder / LOCK)
-    inputs: Mapping[str, Any] = json.loads((folder / LOCK).read_bytes()).get("inputs") or {}
-    if hashlib.sha256(canonical(inputs)).hexdigest() != key:
-        msg = f"the inputs in {folder / LOCK} are not those that its key stands for"
-        raise FindingError(msg, hint="build again", where=str(folder / LOCK))
+    locked = read_locked(folder / LOCK)
+    inputs, outputs = locked.inputs, locked.outputs
     changed = differences(_comparable(inputs, expected), _comparable(expected, expected))
     if changed:
         shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
@@ -116,9 +112,7 @@ def open_finished(folder: Path, expected: Mapping[str, Any]) -> Finished:
     layout = Layout.open(folder / IMAGE)
     platform = Platform.parse(inputs["arch"]["platform"])
     image = layout.image(platform, Digest.parse(outputs.image))
-    return Finished(
-        folder, key, inputs, outputs, layout, image, _base(inputs), _smoke(folder, outputs)
-    )
+    return Finished(folder, inputs, outputs, layout, image, _base(inputs), _smoke(folder, outputs))
 
 
 def _comparable(inputs: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackpatch.artefacts.images import listed
 from stackpatch.artefacts.oci import INDEX, INDEXES, Descriptor, Platform, dump_json, parse_json
 from stackpatch.errors import FindingError
-from stackpatch.registry.client import index_entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def join(
         return Joined(_index({}, [entry]), (f"the single image {descriptor.digest}",))
     parsed = parse_json(content, where=name)
     kept, gone = [], []
-    for old in index_entries(content, name):
+    for old in listed(content, name):
         why = _in_the_way(old, entry)
         if why is None:
             kept.append(old)
@@ -79,13 +79,13 @@ def join(
         # All ours: the order in which they came must not show.
         entries.sort(key=lambda one: (str(one.platform), str(one.digest)))
     else:
-        entries = _at_its_place(index_entries(content, name), kept, entry)
+        entries = _at_its_place(listed(content, name), kept, entry)
     return Joined(_index(parsed, entries), tuple(f"{old.platform} {old.digest}" for old, _ in gone))
 
 
 def holds(content: bytes, entry: Descriptor, name: str) -> bool:
     """Whether the index has the entry as it is."""
-    return any(one.json() == entry.json() for one in index_entries(content, name))
+    return any(one.json() == entry.json() for one in listed(content, name))
 
 
 def _in_the_way(old: Descriptor, new: Descriptor) -> str | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stackpatch.artefacts.images import listed
 from stackpatch.artefacts.oci import INDEX, MANIFEST, Descriptor, dump_json, parse_json
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.digest import Digest
 from stackpatch.registry.blobs import Blob
-from stackpatch.registry.client import MAX_DOCUMENT, index_entries
+from stackpatch.registry.client import MAX_DOCUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ def listed_by_api(registry: Registry, subject: Digest) -> frozenset[Digest] | No
                 if len(content) > MAX_DOCUMENT:
                     return None
         try:
-            return frozenset(d.digest for d in index_entries(content, f"referrers of {subject}"))
+            return frozenset(d.digest for d in listed(content, f"referrers of {subject}"))
         except InputError:
             return None  # a page, or nothing that we can read: then there is no list
 
@@ -134,7 +135,7 @@ def _by_tag(registry: Registry, subject: Digest) -> bytes | None:
 def _digests(index: bytes | None) -> frozenset[Digest]:
     if index is None:
         return frozenset()
-    return frozenset(entry.digest for entry in index_entries(index, "the referrers' tag"))
+    return frozenset(entry.digest for entry in listed(index, "the referrers' tag"))
 
 
 def _join_tag(pusher: Pusher, subject: Digest, missing: Sequence[Descriptor]) -> None:
