@@ -15,7 +15,7 @@ import sys
 BYTES = 4096
 
 
-def section(data, wanted=b".nv_fatbin"):
+def section(data: bytes, wanted: bytes = b".nv_fatbin") -> tuple[int, int]:
     """(offset, size) of an ELF section of a 64-bit little-endian file."""
     if data[:6] != b"\x7fELF\x02\x01":
         raise SystemExit("not a 64-bit ELF file")
@@ -28,7 +28,7 @@ def section(data, wanted=b".nv_fatbin"):
     raise SystemExit("it has no GPU code")
 
 
-def plant(path):
+def plant(path: str) -> int:
     """Turn the bits; return how many bytes are other ones now."""
     before = os.stat(path)
     with open(path, "rb") as file:

@@ -1,0 +1,1 @@
+"""Compiling when first used."""
