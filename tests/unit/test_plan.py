@@ -182,11 +182,11 @@ def test_a_layout_folder_is_a_base(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("nvcr.io/nvidia/x:1", "no such folder", "want `scratch`"),
-        ("./missing", "no such folder", "want `scratch`"),
-        ("oci:a/b", "no such folder", "want `scratch`"),
+        ("nvcr.io/nvidia/x:1", "no such folder", "or `scratch`"),
+        ("./missing", "no such folder", "or `scratch`"),
+        ("oci:a/b", "no such folder", "or `scratch`"),
         ("x@sha256:12", "not a sha256 digest", None),
-        ("", "no such folder", "want `scratch`"),
+        ("", "no such folder", "or `scratch`"),
     ],
 )
 def test_what_is_no_base(text: str, message: str, hint: str | None) -> None:

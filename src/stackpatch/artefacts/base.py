@@ -88,17 +88,39 @@ def open_base(
     if text == "scratch":
         pinned = PinnedBase(None, None, folder or USUAL_SITE)
         return Base(Image.scratch(platform), None, None, pinned)
-    path, digest = _folder(text)
+    found = open_image(text, platform, remote=remote, what="--base")
+    return _based(found.source, found.chosen, found.name, folder, recorded)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An image that a person named, where it is, and what it is called there."""
+
+    source: ImageSource
+    chosen: Chosen
+    name: str | None
+
+
+def open_image(
+    text: str, platform: Platform, *, remote: OpenRemote | None = None, what: str = "IMAGE"
+) -> Opened:
+    """From a layout folder, `FOLDER@sha256:…`, both also after `oci:`, or what `remote` takes.
+
+    what: the option, for messages. Raises InputError, and what `remote` raises.
+    """
+    path, digest = _folder(text, what)
     if path is not None and path.is_dir():
         layout = Layout.open(path)
-        return _based(layout, layout.choose(platform, digest), _name(layout), folder, recorded)
-    if text.startswith(("oci:", ".", "/")) or remote is None:
-        msg = f"--base {text}: no such folder"
-        hint = "want `scratch`, or the folder of an OCI layout, with @sha256:… for one of several"
+        return Opened(layout, layout.choose(platform, digest), _name(layout))
+    if text.startswith(("oci:", ".", "/")) or not text or remote is None:
+        msg = f"{what} {text}: no such folder"
+        hint = "want the folder of an OCI layout, with @sha256:… for one of several images"
+        if what == "--base":
+            hint = f"{hint}, or `scratch`"
         raise InputError(msg, hint=hint)
     found = remote(text)
     chosen = choose_image(found.source, (found.descriptor,), platform)
-    return _based(found.source, chosen, found.name, folder, recorded)
+    return Opened(found.source, chosen, found.name)
 
 
 def _based(
@@ -126,7 +148,7 @@ def _based(
     return Base(chosen.image, source, layout, pinned, known.evidence)
 
 
-def _folder(text: str) -> tuple[Path | None, Digest | None]:
+def _folder(text: str, what: str) -> tuple[Path | None, Digest | None]:
     """A folder and the digest behind it, as far as the text can be that. Raises InputError."""
     plain = text.removeprefix("oci:")
     path, at, stated = plain.rpartition("@sha256:")
@@ -135,7 +157,7 @@ def _folder(text: str) -> tuple[Path | None, Digest | None]:
     try:
         return (Path(path) if path else None), Digest.parse(f"sha256:{stated}")
     except ValueError as error:
-        msg = f"--base {text}: {error}"
+        msg = f"{what} {text}: {error}"
         raise InputError(msg) from error
 
 

@@ -66,18 +66,18 @@ def find_installed(
     """
     wanted = canonicalize_name(distribution)
     others = frozenset(canonicalize_name(name) for name in shadowing)
-    seen = _Seen(wanted, others - {wanted}, frozenset(watched), site)
+    search = Search(wanted, watched=watched, site=site, others=others - {wanted})
     total = sum(layer.size for layer in image.layers)
     count = size = 0
     for descriptor in reversed(image.layers):
-        seen.add_layer(_read(source, descriptor, seen))
+        search.read(source, descriptor)
         count, size = count + 1, size + descriptor.size
         if report is not None:
             report(f"reading {source.label}", size, total)
-        if seen.enough():
+        if search.enough():
             break
     where = f"{source.label}@{image.digest}"
-    return seen.site(distribution, where, Reading(count, len(image.layers), size))
+    return search.site(distribution, where, Reading(count, len(image.layers), size))
 
 
 @dataclass(slots=True)
@@ -91,23 +91,47 @@ class _View:
     paths: set[str] = field(default_factory=set)
     documents: dict[str, bytes] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
 
 
-class _Seen:
-    """What the layers from the top down to here say together."""
+class Search:
+    """What the layers from the top down to the last one that was read say together.
+
+    wanted: the distribution's canonical name; None where only the watched files count. watched:
+    paths in the site folder. site: that folder, where it is known. others: distributions whose
+    RECORD is kept as well.
+    """
 
     def __init__(
         self,
-        wanted: str,
-        others: frozenset[str],
-        watched: frozenset[str],
+        wanted: str | None,
+        *,
+        watched: Collection[str],
         site: str | None,
+        others: frozenset[str] = frozenset(),
     ) -> None:
         self._wanted = wanted
         self._others = others
-        self._watched = watched
+        self._watched = frozenset(watched)
         self._inside = f"{site.strip('/')}/" if site else None
         self._upper = _View()
+
+    def read(self, source: ImageSource, descriptor: Descriptor) -> None:
+        """Read the next layer below. Raises InputError, EnvironmentProblem; then nothing of it
+        counts."""
+        self._add(_read(source, descriptor, self))
+
+    def has(self, path: str) -> bool:
+        """Whether something lies at the path, of the image, that is no folder."""
+        return path in self._upper.paths
+
+    def content(self, path: str) -> str | None:
+        """The hash of a watched file, as RECORD writes it; None where it is no regular file."""
+        return self._upper.hashes.get(path)
+
+    def linked(self, path: str) -> str | None:
+        """What the path is a hard link to."""
+        return self._upper.links.get(path)
 
     def prefix(self, path: str) -> str | None:
         """The package folder that a path lies in, with its slash at the end."""
@@ -143,7 +167,7 @@ class _Seen:
             parent = posixpath.dirname(parent)
         return "" in upper.opaque
 
-    def add_layer(self, layer: _View) -> None:
+    def _add(self, layer: _View) -> None:
         """Put the layer below what is there."""
         upper = self._upper
         for path in layer.paths:
@@ -153,6 +177,8 @@ class _Seen:
                     upper.documents[path] = layer.documents[path]
                 if path in layer.hashes:
                     upper.hashes[path] = layer.hashes[path]
+                if path in layer.links:
+                    upper.links[path] = layer.links[path]
         below = {path: entry for path, entry in layer.folders.items() if not self.hidden(path)}
         upper.files |= layer.files
         upper.gone |= layer.gone
@@ -161,15 +187,31 @@ class _Seen:
 
     def enough(self) -> bool:
         """Whether nothing in a lower layer can change what is wanted."""
-        records = self._records()
-        if not records:
+        site = self.folder()
+        if site is None or (self._wanted is not None and not self._records()):
             return False
-        site = posixpath.dirname(posixpath.dirname(records[0]))
         places = (f"{site}/{path}" for path in self._watched)
         return all(path in self._upper.paths or self.hidden(path) for path in places)
 
+    def folder(self) -> str | None:
+        """The site folder: the one that was said, or the one of the dist-info that was met."""
+        if self._inside is not None:
+            return self._inside.rstrip("/")
+        records = self._records()
+        return posixpath.dirname(posixpath.dirname(records[0])) if records else None
+
+    def version(self) -> str | None:
+        """What the dist-info in the site folder states."""
+        for path in self._records():
+            match = _DIST_INFO.match(posixpath.basename(posixpath.dirname(path)))
+            if match is not None:
+                return match["version"]
+        return None
+
     def _records(self) -> list[str]:
         """Where the distribution's own RECORD was seen."""
+        if self._wanted is None:
+            return []
         return sorted(path for path in self._upper.documents if self._names(path) == self._wanted)
 
     @staticmethod
@@ -246,7 +288,7 @@ def _distributions(paths: Iterable[str]) -> dict[str, str]:
     return {canonicalize_name(match["name"]): match.group() for match in matches if match}
 
 
-def _read(source: ImageSource, descriptor: Descriptor, seen: _Seen) -> _View:
+def _read(source: ImageSource, descriptor: Descriptor, seen: Search) -> _View:
     """One layer, to its end, its digest compared. Raises InputError for one that is damaged."""
     view = _View()
     with source.open_blob(descriptor) as blob:
@@ -263,7 +305,7 @@ def _read(source: ImageSource, descriptor: Descriptor, seen: _Seen) -> _View:
     return view
 
 
-def _take(view: _View, tar: tarfile.TarFile, info: tarfile.TarInfo, seen: _Seen) -> None:
+def _take(view: _View, tar: tarfile.TarFile, info: tarfile.TarInfo, seen: Search) -> None:
     path = posixpath.normpath(info.name).lstrip("/")
     parent, name = posixpath.split(path)
     if name == _OPAQUE:
@@ -283,6 +325,8 @@ def _take(view: _View, tar: tarfile.TarFile, info: tarfile.TarInfo, seen: _Seen)
             view.documents[path] = _content(tar, info)
         elif info.isreg() and seen.watches(path, prefix):
             view.hashes[path] = Row.of(path, _content(tar, info)).hash
+        elif info.islnk() and seen.watches(path, prefix):
+            view.links[path] = posixpath.normpath(info.linkname).lstrip("/")
 
 
 def _folder(path: str, info: tarfile.TarInfo) -> Entry:

@@ -61,27 +61,44 @@ def build_release(
     """
 
     def prepare() -> Prepared:
-        # Only here: a build that is found again reads neither git nor the network.
-        from stackpatch.artefacts.rawzip import RawZip
-        from stackpatch.artefacts.shipped import shipped_changes
-        from stackpatch.series.apply import apply_series
-        from stackpatch.series.failures import not_applied
-        from stackpatch.sources.fetch import artefact, bring
-        from stackpatch.sources.store import SourceStore
-
-        store = SourceStore(recipe.stack)
-        wheel = artefact(
-            recipe, release, SourceKind.WHEEL, arch.platform, offline=offline, report=report
-        )
-        reference = VersionRef(release.source, release.version)
-        stored = bring(recipe, reference, store=store, offline=offline, report=report)
-        objects = store.objects.scratch()
-        result = apply_series(objects, stored.tree, plan.patches, parent=stored.commit)
-        if not result.applied:
-            raise not_applied(plan.inputs.series or recipe.stack, stored.label, result)
-        with RawZip(wheel) as source:
-            held = frozenset(source.members)
-        changes = shipped_changes(objects, stored.tree, result.changes, plan.layout, held)
-        return Prepared(wheel, changes)
+        return prepare_release(recipe, release, arch, plan, offline=offline, report=report)
 
     return build(plan, base, prepare, out=out, caches=caches, report=report)
+
+
+def prepare_release(
+    recipe: Recipe,
+    release: Release,
+    arch: Arch,
+    plan: Plan,
+    *,
+    offline: bool = False,
+    report: Report | None = None,
+) -> Prepared:
+    """The released wheel and what the series changes in it: from git, the index or the cache.
+
+    Raises FindingError with every failure when the series does not apply, and what fetching
+    raises.
+    """
+    # Only here: a build that is found again reads neither git nor the network.
+    from stackpatch.artefacts.rawzip import RawZip
+    from stackpatch.artefacts.shipped import shipped_changes
+    from stackpatch.series.apply import apply_series
+    from stackpatch.series.failures import not_applied
+    from stackpatch.sources.fetch import artefact, bring
+    from stackpatch.sources.store import SourceStore
+
+    store = SourceStore(recipe.stack)
+    wheel = artefact(
+        recipe, release, SourceKind.WHEEL, arch.platform, offline=offline, report=report
+    )
+    reference = VersionRef(release.source, release.version)
+    stored = bring(recipe, reference, store=store, offline=offline, report=report)
+    objects = store.objects.scratch()
+    result = apply_series(objects, stored.tree, plan.patches, parent=stored.commit)
+    if not result.applied:
+        raise not_applied(plan.inputs.series or recipe.stack, stored.label, result)
+    with RawZip(wheel) as source:
+        held = frozenset(source.members)
+    changes = shipped_changes(objects, stored.tree, result.changes, plan.layout, held)
+    return Prepared(wheel, changes)

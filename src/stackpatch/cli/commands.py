@@ -32,6 +32,9 @@ TABLE: Mapping[str, str] = {
     "matrix": "Judge every patch of a series at every upstream version.",
     "rebase": "Move a series onto another upstream version.",
     "import": "Turn a fork's commits or a pull request into a series.",
+    "verify": (
+        "Say whether an image has the files that the series yields, reading only what decides."
+    ),
     "audit": "Say which GPU code a wheel, folder, venv or image holds, and what runs on the arch.",
     "smoke": "Run the recipe's checks on an installed stack: each passed, failed or not run.",
     "publish": "Push a finished build to a registry, with its papers; the tag comes last.",

@@ -1,0 +1,148 @@
+"""`stackpatch verify`: an image's files against what the series yields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackpatch.cli import output
+from stackpatch.cli.context import JsonOption, RootOption
+
+if TYPE_CHECKING:
+    from stackpatch.artefacts.base import Opened
+    from stackpatch.artefacts.oci import Image
+    from stackpatch.checks.verify import Verified
+    from stackpatch.model.recipe import Release
+
+_PLACE = "stackpatch.place"
+
+
+def command(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE",
+            help="Folder of an OCI layout, FOLDER@sha256:…, or an image in a registry.",
+        ),
+    ],
+    *,
+    stack: Annotated[
+        str, typer.Option("--stack", metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")
+    ],
+    arch: Annotated[str, typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …")],
+    site: Annotated[
+        str | None,
+        typer.Option(
+            "--site",
+            metavar="PATH",
+            help="Folder of the image that holds the package, where it is not found.",
+            show_default=False,
+        ),
+    ] = None,
+    editable: Annotated[
+        bool, typer.Option("--editable", help="--site holds the git tree, not a wheel's files.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Say whether an image has the files that the series yields, reading only what decides."""
+    from stackpatch.artefacts.base import open_image
+    from stackpatch.artefacts.oci import Platform
+    from stackpatch.artefacts.release import plan_release, prepare_release
+    from stackpatch.checks.verify import verify_image
+    from stackpatch.checks.wanted import wanted_of
+    from stackpatch.cli.images import opener
+    from stackpatch.cli.progress import reporting
+    from stackpatch.cli.workspace import open_workspace
+    from stackpatch.errors import FindingError, InputError
+    from stackpatch.model.arch import parse_arch
+
+    if editable and site is None:
+        msg = "--editable needs the folder of the git tree"
+        raise InputError(msg, hint="name it with --site, such as --site /sgl-workspace/sglang")
+    work = open_workspace(stack, root, offline=offline)
+    wanted_arch = parse_arch(arch)
+    remote = opener(offline=offline, what="IMAGE")
+    opened = open_image(image, Platform.parse(wanted_arch.platform), remote=remote)
+    plan, _ = plan_release(
+        work.recipe, work.release, wanted_arch, work.series, engine="overlay", base="scratch"
+    )
+    known = None
+    if site is None:
+        known, site, editable = _place(opened.chosen.image, work.release)
+    with reporting() as report:
+        prepared = prepare_release(
+            work.recipe, work.release, wanted_arch, plan, offline=offline, report=report
+        )
+        wanted = wanted_of(plan, prepared, editable=editable)
+        found = verify_image(opened.source, opened.chosen.image, wanted, site=site, report=report)
+    document = {
+        "image": {
+            "reference": image,
+            "digest": str(opened.chosen.image.digest),
+            "index": str(opened.chosen.index) if opened.chosen.index else None,
+            "platform": str(opened.chosen.image.platform),
+        },
+        "stack": work.recipe.stack,
+        "release": work.release.version,
+        "arch": wanted_arch.name,
+        "series": f"sha256:{plan.inputs.series_sha256}",
+        "editable": editable,
+        **found.json(),
+    }
+    failure = None
+    if wrongs := found.wrongs():
+        what = f"{plan.inputs.series} for {wanted_arch.name}"
+        failure = FindingError(
+            f"{image} does not have what {what} yields: {wrongs[0]}"
+            + (f", and {len(wrongs) - 1} more" if len(wrongs) > 1 else ""),
+            hint=_hint(found, site),
+        )
+    output.emit("verify", document, _lines(opened, found, known), json=json, failure=failure)
+
+
+def _place(image: Image, release: Release) -> tuple[str | None, str | None, bool]:
+    """Who says where the package lies, the folder, and whether it has the git tree.
+
+    By the image's own label, which an overlay leaves, or by the recipe, which knows the base.
+    """
+    labels = (image.config_json().get("config") or {}).get("Labels") or {}
+    kind, _, folder = str(labels.get(_PLACE) or "").partition(":")
+    if kind in ("site-packages", "editable") and folder.startswith("/"):
+        return "the image's label", folder, kind == "editable"
+    notes = image.manifest_json().get("annotations") or {}
+    base = notes.get("org.opencontainers.image.base.digest")
+    for one in release.bases:
+        if one.digest in (base, str(image.digest)):
+            return "the recipe", one.path, one.kind.value == "editable"
+    return None, None, False
+
+
+def _hint(found: Verified, site: str | None) -> str | None:
+    if found.unread:
+        return f"a layer was not read: {found.unread}"
+    if found.folder is None and site is None:
+        return "where the package is imported from a git tree, say --site FOLDER --editable"
+    return None
+
+
+def _lines(opened: Opened, found: Verified, known: str | None) -> list[str]:
+    said = {True: "yes", False: "NO"}
+    rows = [(one.state.value, one.path, one.why) for one in found.files]
+    place = f"/{found.folder.strip('/')}" if found.folder else "not found"
+    lines = [
+        f"image    {opened.chosen.image.digest} ({opened.chosen.image.platform})",
+        f"folder   {place}" + (f", as {known} says" if known else ""),
+        f"version  {found.version or '-'}, the series makes {found.wanted.version}",
+        f"layers   {found.read} of {found.of} read, {found.bytes:,} of {found.of_bytes:,} bytes",
+    ]
+    if found.unread:
+        lines.append(f"unread   {found.unread}")
+    for label in found.labels:
+        state = "differs" if label.wrong else ("same" if label.found else "not stated")
+        lines.append(f"label    {label.name}: {state}")
+    lines += ["", *output.table(("", "file", ""), rows), ""]
+    lines.append(f"right    {said[found.right]}")
+    return lines
