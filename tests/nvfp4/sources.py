@@ -43,8 +43,9 @@ def unpack(to: Path, patch: Path | None = None) -> Path:
     """Write the files that the patch adds below `to`; the folder with the CUDA sources."""
     text = (patch or the_patch()).read_text(encoding="utf-8")
     for match in _NEW_FILE.finditer(text):
-        lines = text[match.end() :].split("\n")[: int(match["lines"] or 1)]
-        if any(not line.startswith("+") for line in lines):
+        count = int(match["lines"] or 1)
+        lines = text[match.end() :].split("\n")[:count]
+        if len(lines) < count or any(not line.startswith("+") for line in lines):
             msg = f"{patch or the_patch()}: {match['path']} is cut short"
             raise ValueError(msg)
         target = to / match["path"]
