@@ -152,8 +152,10 @@ def _still_there(ground: _Ground) -> Iterator[str]:
     """A removed line that stands in the symbol, or in a new helper of it, more often than meant."""
     for hunk, line in _removed(ground):
         name = symbol_of(ground.base, hunk)
-        heads = headings(ground.base.lines, hunk.old_start + hunk.leading_context - 1)
-        if _count(ground.target, name, heads, line) > _count(ground.theirs, name, heads, line):
+        at = hunk.old_start + hunk.leading_context - 1
+        if _count(ground.target, name, ground.base, at, line) > _count(
+            ground.theirs, name, ground.base, at, line
+        ):
             yield f"{_text(line)!r}, which it removes, still stands in {_place(ground, name)}"
         if name and (helper := _new_helper(ground, name, line)):
             yield f"{_text(line)!r}, which it removes, now stands in {helper}, which {name} uses"
@@ -169,14 +171,13 @@ def _removed(ground: _Ground) -> Iterator[tuple[Hunk, bytes]]:
                 yield hunk, line
 
 
-def _count(side: Side, name: str, heads: tuple[bytes, ...], line: bytes) -> int:
+def _count(side: Side, name: str, base: Side, at: int, line: bytes) -> int:
+    """How often the line stands in the symbol, or under the headings of `at` in the base."""
     spans = [(s.first, s.last) for s in side.symbols.all if s.name == name]
     total = 0
-    for number, text in enumerate(side.plain.lines, 1):
-        if text != line:
-            continue
+    for number in side.plain.lines_like(line):
         if side.symbols.language is None:
-            total += headings(side.lines, number - 1) == heads
+            total += headings(side.lines, number - 1) == headings(base.lines, at)
         elif name:
             total += any(first <= number <= last for first, last in spans)
         else:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from stackpatch.errors import InputError
 from stackpatch.model.trailers import compile_pattern
-from stackpatch.series.plain import PlainText, plain_text
-from stackpatch.series.symbols import Symbol, Symbols, parse_symbols
+from stackpatch.series.side import Side
 from stackpatch.series.whereabouts import places_of
 
 if TYPE_CHECKING:
     import regex
 
     from stackpatch.model.trailers import Effect
+    from stackpatch.series.symbols import Symbol, Symbols
     from stackpatch.sources.objects import Objects
 
 # Long enough for any sensible pattern on a whole file, short enough that a person waits for it.
@@ -76,7 +75,8 @@ def judge_file(effect: Effect, path: str, content: bytes) -> Finding:
     Where several definitions share the name (overloads, `#if` branches), all of them must agree;
     a finding without a symbol means that the file does not define it.
     """
-    symbols, plain = _parsed(PurePosixPath(path).suffix, content)
+    side = Side(path, content)
+    symbols, plain = side.symbols, side.plain
     named = symbols.named(effect.symbol)
     if not named:
         return Finding(effect, None, path, None, None, None, f"no {effect.symbol} in {path}")
@@ -118,11 +118,6 @@ def _unread_inside(symbols: Symbols, named: tuple[Symbol, ...]) -> bool:
         for symbol in named
         for first, last in symbols.unread
     )
-
-
-@lru_cache(maxsize=128)
-def _parsed(suffix: str, content: bytes) -> tuple[Symbols, PlainText]:
-    return parse_symbols(f"x{suffix}", content), plain_text(f"x{suffix}", content)
 
 
 @lru_cache(maxsize=256)

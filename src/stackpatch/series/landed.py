@@ -17,10 +17,10 @@ from stackpatch.series.doubts import doubt
 from stackpatch.series.effects import Finding, judge
 from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, symbols_changed
 from stackpatch.series.whereabouts import places_of
-from stackpatch.sources.objects import EXECUTABLE, REGULAR
+from stackpatch.sources.objects import DIRECTORY, EXECUTABLE, REGULAR, Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from stackpatch.model.patch import Patch
     from stackpatch.series.placement import Placed
@@ -61,12 +61,14 @@ class _Look:
 class Examined:
     """A verdict and what applying the patch came to.
 
-    whole_tree: whether files were searched that the patch does not name, so that the verdict
-    depends on more than the files it names.
+    The verdict depends on the files that the patch names and, beyond them, on the answers for
+    the symbols that were searched in the tree (asked: symbol and path, see `whereabouts`), or,
+    with whole_tree, on everything.
     """
 
     verdict: Verdict
     applied: PatchResult
+    asked: tuple[tuple[str, str], ...]
     whole_tree: bool
 
 
@@ -97,7 +99,7 @@ def examine(
     build files, and what it cannot have is not "gone".
     Raises InputError for an `Effect:` pattern that runs away.
     """
-    walks = objects.walks
+    walks, asked = objects.walks, len(objects.asked)
     look = _Look(
         patch,
         tuple(judge(objects, tree, effect) for effect in patch.trailers.effects),
@@ -118,7 +120,8 @@ def examine(
             evidence.append(Evidence(Layer.SEARCH, against))
             word, detail = Word.UNSURE, against
     verdict = Verdict(word, detail, tuple(evidence), look.hunks)
-    return Examined(verdict, look.applied, objects.walks > walks)
+    questions = tuple(dict.fromkeys(objects.asked[asked:]))
+    return Examined(verdict, look.applied, questions, objects.walks > walks)
 
 
 def _weigh(
@@ -253,16 +256,38 @@ def _traces(objects: Objects, tree: str, patch: Patch) -> list[Evidence] | None:
     if not words:
         return None
     near = patch.files[0].path.rsplit("/", 1)[0]
-    files = [(p, e) for p, e in objects.walk(tree) if e.mode in (REGULAR, EXECUTABLE)]
-    files.sort(key=lambda item: (not item[0].startswith(near), item[0]))
-    for path, entry in files:
-        content = objects.blob(entry.id)
+    for path, blob in _from(near, objects, tree):
+        content = objects.blob(blob)
         for word in words:
             if word in content:
                 line = content.count(b"\n", 0, content.index(word)) + 1
                 says = f"{word.decode()} still stands in {path}"
                 return [Evidence(Layer.SEARCH, says, path, line)]
     return []
+
+
+def _from(near: str, objects: Objects, tree: str) -> Iterator[tuple[str, str]]:
+    """The files of the tree and their contents' ids, those first whose path begins like `near`.
+
+    The rest of the tree is walked only when it is asked for.
+    """
+    above, _, begins = near.rpartition("/")
+    folder = objects.entry(tree, above) if above else Entry(DIRECTORY, tree)
+    first: list[tuple[str, Entry]] = []
+    for name, entry in (
+        objects.children(folder.id).items() if folder and folder.mode == DIRECTORY else ()
+    ):
+        path = f"{above}/{name}" if above else name
+        if name.startswith(begins):
+            first += (
+                objects.walk(entry.id, f"{path}/") if entry.mode == DIRECTORY else [(path, entry)]
+            )
+    yield from _files(first)
+    yield from _files((p, e) for p, e in objects.walk(tree) if not p.startswith(near))
+
+
+def _files(found: Iterable[tuple[str, Entry]]) -> list[tuple[str, str]]:
+    return sorted((path, e.id) for path, e in found if e.mode in (REGULAR, EXECUTABLE))
 
 
 # --- evidence ---------------------------------------------------------------------------------

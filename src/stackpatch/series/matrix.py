@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from stackpatch.model.verdict import Verdict, Word
-from stackpatch.series.whereabouts import expect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +79,6 @@ def compute(
     Patches of a series build on each other: each is judged on the version with those before it
     that apply there. covers: per version, whether its kind of source can hold a path.
     """
-    expect(effect.symbol for patch in patches for effect in patch.trailers.effects)
     verdicts: list[list[Verdict]] = [[] for _ in patches]
     for number, version in enumerate(versions):
         tree = version.tree

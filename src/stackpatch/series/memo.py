@@ -1,7 +1,9 @@
 """Remembered verdicts, keyed by what they depend on: the patch and the files that it names.
 
 Releases that did not touch those files share a key, whatever else changed in them; that makes a
-matrix over fifty releases cheap. A verdict that searched the whole tree is keyed by the tree too.
+matrix over fifty releases cheap. A verdict that asked where a symbol is now is remembered with the
+question and the answer, and holds wherever the same is answered. One that walked the whole tree
+is keyed by the tree.
 """
 
 from __future__ import annotations
@@ -15,19 +17,20 @@ from typing import TYPE_CHECKING, Any
 from stackpatch import __version__
 from stackpatch.model.verdict import Verdict
 from stackpatch.series.landed import examine
+from stackpatch.series.symbols import language_of
+from stackpatch.series.whereabouts import search
 from stackpatch.sources.objects import Entry
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
 
 # Raised whenever the rules of series/ change what a verdict may be.
-RULES = 2
-_WHOLE = "whole-tree"
+RULES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,8 @@ class Memo:
     ) -> Remembered:
         """`landed.examine`, or what it said the last time for the same inputs."""
         near = _key(objects, tree, patch, covers)
-        known = self._known.get(near)
-        key = near
-        if known == _WHOLE:
-            key = f"{near}:{tree}"
-            known = self._known.get(key)
-        if known is not None:
-            try:
-                remembered = _from_json(known)
-            except (KeyError, TypeError, ValueError):
-                remembered = None
+        for key in self._keys(objects, tree, near):
+            remembered = self._recall(key)
             if remembered is not None:
                 self.hits += 1
                 return remembered
@@ -78,11 +73,38 @@ class Memo:
         found = examine(objects, tree, patch, covers=covers)
         remembered = Remembered(found.verdict, dict(found.applied.changes))
         if found.whole_tree:
-            self._known[near] = _WHOLE
             key = f"{near}:{tree}"
+        elif found.asked:
+            questions = [list(question) for question in found.asked]
+            self._note(near, questions)
+            key = _answered(objects, tree, near, questions)
+        else:
+            key = near
         self._known[key] = _to_json(remembered)
         self._new = True
         return remembered
+
+    def _keys(self, objects: Objects, tree: str, near: str) -> Iterator[str]:
+        """Under what this verdict may be known, what costs least first."""
+        yield near
+        yield f"{near}:{tree}"
+        traces = self._known.get(f"{near}?")
+        for questions in traces if isinstance(traces, list) else ():
+            yield _answered(objects, tree, near, questions)
+
+    def _recall(self, key: str) -> Remembered | None:
+        known = self._known.get(key)
+        if known is None:
+            return None
+        try:
+            return _from_json(known)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def _note(self, near: str, questions: list[list[str]]) -> None:
+        traces = self._known.setdefault(f"{near}?", [])
+        if questions not in traces:
+            traces.append(questions)
 
     def save(self) -> None:
         """Write what is new to the file."""
@@ -111,6 +133,18 @@ def _key(objects: Objects, tree: str, patch: Patch, covers: Callable[[str], bool
             b"\n%d" % (file.old_id is not None and objects.find_blob(file.old_id) is not None)
         )
     return whole.hexdigest()
+
+
+def _answered(objects: Objects, tree: str, near: str, questions: list[list[str]]) -> str:
+    """The key of a verdict that these questions led to, with what this tree answers."""
+    whole = hashlib.sha256()
+    for question in questions:
+        symbol, path = question
+        language = language_of(path)
+        places = search(objects, tree, symbol, path, language) if language else []
+        said = json.dumps([symbol, path, places], ensure_ascii=True)
+        whole.update(said.encode())
+    return f"{near}:{whole.hexdigest()}"
 
 
 def _to_json(remembered: Remembered) -> dict[str, Any]:

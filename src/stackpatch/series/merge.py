@@ -9,17 +9,29 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stackpatch.sources.memory import BEFORE_THE_DISK, MemoryBackend
+
 if TYPE_CHECKING:
     import pygit2
 
 
 @cache
-def _scratch() -> pygit2.Repository:
+def _folder() -> Path:
     import pygit2
 
     folder = Path(tempfile.mkdtemp(prefix="stackpatch-merge-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return pygit2.init_repository(str(folder), bare=True)
+    pygit2.init_repository(str(folder), bare=True)
+    return folder
+
+
+def _scratch() -> pygit2.Repository:
+    """A repository that forgets what is written to it; libgit2 merges objects, not bytes."""
+    import pygit2
+
+    repository = pygit2.Repository(str(_folder()))
+    repository.odb.add_backend(MemoryBackend(), BEFORE_THE_DISK)
+    return repository
 
 
 def merge(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:

@@ -7,7 +7,6 @@ line numbers stay.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -25,8 +24,10 @@ _COMMENT_LINE = {
     **dict.fromkeys(_HASH, re.compile(rb"^[ \t]*#[^\r\n]*", re.MULTILINE)),
     **dict.fromkeys((".jinja", ".j2"), re.compile(rb"^[ \t]*(?://|\{#)[^\r\n]*", re.MULTILINE)),
 }
+_BLANK = bytes(byte if byte in b"\r\n" else 32 for byte in range(256))
 _OPENS = re.compile(rb"[ \t]*#[ \t]*if")
 _NEVER = re.compile(rb"[ \t]*#[ \t]*if[ \t]+(?:0|false)\b")
+_NEVER_SOMEWHERE = re.compile(rb"#[ \t]*if[ \t]+(?:0|false)\b")
 _ELSE = re.compile(rb"[ \t]*#[ \t]*el")
 _CLOSES = re.compile(rb"[ \t]*#[ \t]*endif")
 
@@ -35,7 +36,7 @@ def plain_text(path: str, content: bytes) -> PlainText:
     """The file's text with everything blanked that does nothing."""
     text = bytearray(content)
     for start, end in _idle(path, content):
-        text[start:end] = re.sub(rb"[^\r\n]", b" ", text[start:end])
+        text[start:end] = text[start:end].translate(_BLANK)
     return PlainText(bytes(text))
 
 
@@ -47,7 +48,7 @@ def _idle(path: str, content: bytes) -> Iterator[tuple[int, int]]:
             yield from (found.span() for found in pattern.finditer(content))
         return
     yield from remarks(path, content)
-    if language is Language.CPP and _NEVER.search(content):
+    if language is Language.CPP and _NEVER_SOMEWHERE.search(content):
         yield from _never_compiled(content)
 
 
@@ -82,6 +83,14 @@ class PlainText:
         """Every line, white space collapsed."""
         return [b" ".join(line.split()) for line in self._lines]
 
+    def lines_like(self, text: bytes) -> list[int]:
+        """The numbers (1-based) of the lines that read so, white space collapsed."""
+        lines, found, at = self.lines, list[int](), -1
+        for _ in range(lines.count(text)):
+            at = lines.index(text, at + 1)
+            found.append(at + 1)
+        return found
+
     def line(self, number: int) -> bytes:
         """One line (1-based), white space collapsed; empty where there is none."""
         known = 0 < number <= len(self._lines)
@@ -94,10 +103,11 @@ class PlainText:
 
     def line_of(self, symbol: Symbol, position: int) -> int:
         """The file's line (1-based) at a position of the collapsed text."""
-        starts: list[int] = []
-        length = 0
-        for line in self._lines[symbol.first - 1 : symbol.last]:
-            starts.append(length)
+        length = at = 0
+        for number, line in enumerate(self._lines[symbol.first - 1 : symbol.last]):
+            if length > position:
+                break
+            at = number
             words = " ".join(line.decode("utf-8", "replace").split())
             length += len(words) + (1 if words else 0)
-        return symbol.first + max(bisect_right(starts, position) - 1, 0)
+        return symbol.first + at

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from stackpatch.series.plain import PlainText, plain_text
 from stackpatch.series.symbols import Symbols, parse_symbols
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +21,14 @@ class Side:
     content: bytes
 
     @property
-    def lines(self) -> list[bytes]:
+    def lines(self) -> Sequence[bytes]:
         """The lines with their ends."""
-        return split_lines(self.content)
+        return _lines_of(self.content)
 
     @property
     def symbols(self) -> Symbols:
         """The symbols, parsed once for the same content."""
-        return _symbols_of(self.path, self.content)
+        return parse_symbols(self.path, self.content)
 
     @property
     def plain(self) -> PlainText:
@@ -32,22 +36,14 @@ class Side:
         return _plain_of(self.path, self.content)
 
 
+@lru_cache(maxsize=32)
+def _lines_of(content: bytes) -> tuple[bytes, ...]:
+    return tuple(split_lines(content))
+
+
 @lru_cache(maxsize=64)
 def _plain_of(path: str, content: bytes) -> PlainText:
     return plain_text(path, content)
-
-
-_parsed: dict[tuple[str, bytes], Symbols] = {}
-
-
-def _symbols_of(path: str, content: bytes) -> Symbols:
-    key = (path.rsplit(".", 1)[-1], content)
-    known = _parsed.get(key)
-    if known is None:
-        if len(_parsed) >= 256:
-            _parsed.clear()
-        known = _parsed[key] = parse_symbols(path, content)
-    return known
 
 
 def split_lines(content: bytes) -> list[bytes]:

@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from tree_sitter import Node, Query
+    from tree_sitter import Node
 
 
 class Language(StrEnum):
@@ -140,28 +140,37 @@ def language_of(path: str) -> Language | None:
 def parse_symbols(path: str, content: bytes) -> Symbols:
     """Find the symbols of a file."""
     language = language_of(path)
-    lines = content.count(b"\n") + (not content.endswith(b"\n"))
     if language is None:
-        return Symbols(None, (), (), lines)
-    root = _root(language, content)
+        return Symbols(None, (), (), _lines(content))
+    return _read(language, content)[0]
+
+
+def remarks(path: str, content: bytes) -> Sequence[tuple[int, int]]:
+    """Where comments and Python's docstrings are: first byte, byte after the last."""
+    language = language_of(path)
+    return () if language is None else _read(language, content)[1]
+
+
+# A file is asked for by every patch that touches it, before and after; parsing is what costs most.
+@lru_cache(maxsize=128)
+def _read(language: Language, content: bytes) -> tuple[Symbols, tuple[tuple[int, int], ...]]:
+    """The symbols and the remarks, in one pass over the syntax tree."""
+    root, captures = _grammar(language).parse(content)
     symbols: list[Symbol] = []
     seen: dict[tuple[str, str], int] = {}
-    for symbol in _symbols(language, root):
+    for symbol in _symbols(language, captures.get("d", [])):
         key = (symbol.name, symbol.signature)
         ordinal = seen.get(key, 0)
         seen[key] = ordinal + 1
-        symbols.append(replace(symbol, ordinal=ordinal))
+        symbols.append(replace(symbol, ordinal=ordinal) if ordinal else symbol)
     symbols.sort(key=lambda s: (s.first, -s.last))
-    return Symbols(language, tuple(symbols), tuple(_unread(root)), lines)
+    idle = sorted((node.start_byte, node.end_byte) for node in captures.get("r", []))
+    unread = tuple(_unread(root))
+    return Symbols(language, tuple(symbols), unread, _lines(content)), tuple(idle)
 
 
-def remarks(path: str, content: bytes) -> list[tuple[int, int]]:
-    """Where comments and Python's docstrings are: first byte, byte after the last."""
-    language = language_of(path)
-    if language is None:
-        return []
-    found = _grammar(language).captures(_root(language, content), _REMARKS[language])
-    return [(node.start_byte, node.end_byte) for node in found]
+def _lines(content: bytes) -> int:
+    return content.count(b"\n") + (not content.endswith(b"\n"))
 
 
 # What defines a symbol. Captures come in any order and are sorted by where they start; the scopes
@@ -185,14 +194,14 @@ _DEFINITIONS = {
     """,
 }
 _REMARKS = {
-    Language.PYTHON: "(comment) @d (expression_statement . (string) @d .)",
-    Language.CPP: "(comment) @d",
+    Language.PYTHON: "(comment) @r (expression_statement . (string) @r .)",
+    Language.CPP: "(comment) @r",
 }
 _VARIABLES = ("expression_statement", "declaration")
 
 
 class _Grammar:
-    """A tree-sitter parser and its queries."""
+    """A tree-sitter parser, and the query for what we want to know of a file."""
 
     def __init__(self, language: Language) -> None:
         import tree_sitter
@@ -206,21 +215,15 @@ class _Grammar:
                 import tree_sitter_cuda
 
                 grammar = tree_sitter_cuda.language()
-        self._module = tree_sitter
-        self._language = tree_sitter.Language(grammar)
-        self._parser = tree_sitter.Parser(self._language)
-        self._queries: dict[str, Query] = {}
+        loaded = tree_sitter.Language(grammar)
+        self._parser = tree_sitter.Parser(loaded)
+        self._query = tree_sitter.Query(loaded, _DEFINITIONS[language] + _REMARKS[language])
+        self._cursor = tree_sitter.QueryCursor
 
-    def parse(self, content: bytes) -> Node:
-        return self._parser.parse(content).root_node
-
-    def captures(self, root: Node, query: str) -> list[Node]:
-        """The captured nodes, outer before inner, by where they start."""
-        known = self._queries.get(query)
-        if known is None:
-            known = self._queries[query] = self._module.Query(self._language, query)
-        found = self._module.QueryCursor(known).captures(root).get("d", [])
-        return sorted(found, key=lambda node: (node.start_byte, -node.end_byte))
+    def parse(self, content: bytes) -> tuple[Node, dict[str, list[Node]]]:
+        """The root, and the definitions (`d`) and remarks (`r`) below it, in any order."""
+        root = self._parser.parse(content).root_node
+        return root, self._cursor(self._query).captures(root)
 
 
 @cache
@@ -228,17 +231,11 @@ def _grammar(language: Language) -> _Grammar:
     return _Grammar(language)
 
 
-@lru_cache(maxsize=16)
-def _root(language: Language, content: bytes) -> Node:
-    """The parsed file. Symbols and remarks of one file are asked for one after the other."""
-    return _grammar(language).parse(content)
-
-
-def _symbols(language: Language, root: Node) -> Iterator[Symbol]:
+def _symbols(language: Language, definitions: list[Node]) -> Iterator[Symbol]:
     joint = "." if language is Language.PYTHON else "::"
     # (end byte, prefix for what is inside, whether it is a function)
     scopes: list[tuple[int, str, bool]] = []
-    for node in _grammar(language).captures(root, _DEFINITIONS[language]):
+    for node in sorted(definitions, key=lambda node: (node.start_byte, -node.end_byte)):
         while scopes and scopes[-1][0] <= node.start_byte:
             scopes.pop()
         prefix, in_function = (scopes[-1][1], scopes[-1][2]) if scopes else ("", False)

@@ -46,11 +46,12 @@ def twins(lines: Sequence[bytes], text: Sequence[bytes], home: int) -> list[int]
     if not text:
         return []
     wanted, length = list(text), len(text)
-    return [
-        at
-        for at in range(len(lines) - length + 1)
-        if at != home and lines[at] == wanted[0] and list(lines[at : at + length]) == wanted
-    ]
+    found, at = list[int](), -1
+    for _ in range(lines.count(wanted[0])):
+        at = lines.index(wanted[0], at + 1)
+        if at != home and list(lines[at : at + length]) == wanted:
+            found.append(at)
+    return found
 
 
 def told_apart(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+BEFORE_THE_DISK = 100  # libgit2 gives loose objects the priority 1 and packs 2
+
+
 class MemoryBackend(pygit2.OdbBackend):
     """A git object database that takes every write and forgets it with the process.
 

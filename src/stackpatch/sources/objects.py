@@ -7,6 +7,7 @@ and no child process is involved, so the cost depends on the paths touched and n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pygit2
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from stackpatch.sources.names import Names
+
 REGULAR = int(FileMode.BLOB)
 EXECUTABLE = int(FileMode.BLOB_EXECUTABLE)
 SYMLINK = int(FileMode.LINK)
 SUBMODULE = int(FileMode.COMMIT)
 DIRECTORY = int(FileMode.TREE)
-_BEFORE_THE_DISK = 100  # libgit2 gives loose objects the priority 1 and packs 2
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
@@ -52,6 +54,29 @@ class Signature:
         return f"{self.name} <{self.email}> {self.seconds} {zone}".encode()
 
 
+class _Recent:
+    """The contents that were read last, up to so many bytes."""
+
+    def __init__(self, limit: int = 48 << 20) -> None:
+        self._limit, self._size = limit, 0
+        self._known: dict[str, bytes] = {}
+
+    def get(self, name: str) -> bytes | None:
+        content = self._known.pop(name, None)
+        if content is not None:
+            self._known[name] = content  # the newest is the last
+        return content
+
+    def put(self, name: str, content: bytes) -> None:
+        if len(content) > self._limit // 8:
+            return
+        self._known[name] = content
+        self._size += len(content)
+        while self._size > self._limit:
+            oldest = next(iter(self._known))
+            self._size -= len(self._known.pop(oldest))
+
+
 class Objects:
     """The object database of one bare repository.
 
@@ -61,9 +86,21 @@ class Objects:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.repository = pygit2.Repository(str(path))
-        # How often a whole tree was walked: callers learn whether an answer depended on all of it.
+        # How often a whole tree was walked, and for which symbols it was searched (symbol, path):
+        # callers learn what else of a tree an answer depended on.
         self.walks = 0
+        self.asked: list[tuple[str, str]] = []
         self._trees: dict[str, dict[str, Entry]] = {}
+        self._origins: dict[str, tuple[str, frozenset[str]]] = {}
+        self._blobs = _Recent()
+        self._prefixes: dict[str, str] = {}
+
+    @cached_property
+    def names(self) -> Names:
+        """The index of the names that files define."""
+        from stackpatch.sources.names import Names
+
+        return Names(self)
 
     def scratch(self) -> Objects:
         """The same objects; what is written through the new ones stays in memory.
@@ -71,18 +108,22 @@ class Objects:
         For results that no other process and no reference needs: applying a series costs half,
         and the store does not grow. A child `git` does not see what was written.
         """
-        from stackpatch.sources.memory import MemoryBackend
+        from stackpatch.sources.memory import BEFORE_THE_DISK, MemoryBackend
 
         above = Objects(self.path)
-        above.repository.odb.add_backend(MemoryBackend(), _BEFORE_THE_DISK)
+        above.repository.odb.add_backend(MemoryBackend(), BEFORE_THE_DISK)
         return above
 
     def blob(self, blob_id: str) -> bytes:
         """The content of a blob. Raises KeyError when it is not in the store."""
+        known = self._blobs.get(blob_id)
+        if known is not None:
+            return known
         kind, content = self.repository.read(blob_id)
         if kind != ObjectType.BLOB:
             msg = f"{blob_id} is not a blob"
             raise KeyError(msg)
+        self._blobs.put(blob_id, content)
         return content
 
     def has(self, object_id: str) -> bool:
@@ -93,15 +134,25 @@ class Objects:
         """The full id of the one blob whose id starts so; None when there is none or several."""
         if len(prefix) < 7 or not prefix.strip("0"):
             return None
+        known = self._prefixes.get(prefix)
+        if known is not None:
+            return known
         try:
             found = self.repository.get(prefix)
         except (ValueError, KeyError):
             return None
-        return str(found.id) if isinstance(found, pygit2.Blob) else None
+        if not isinstance(found, pygit2.Blob):
+            return None
+        self._prefixes[prefix] = str(found.id)
+        return self._prefixes[prefix]
 
     def write_blob(self, content: bytes) -> str:
         """Store bytes, return the blob id."""
-        return str(self.repository.create_blob(content))
+        written = str(self.repository.create_blob(content))
+        for prefix in [p for p, i in self._prefixes.items() if i != written]:
+            if written.startswith(prefix):
+                del self._prefixes[prefix]
+        return written
 
     def entry(self, tree: str, path: str) -> Entry | None:
         """What lies at `path` in the tree, None when nothing does."""
@@ -130,6 +181,10 @@ class Objects:
         self.walks += 1
         yield from self._walk(tree, prefix)
 
+    def files(self, tree: str) -> Iterator[tuple[str, Entry]]:
+        """The same as `walk` for who only keeps books: no answer depends on it."""
+        yield from self._walk(tree, "")
+
     def _walk(self, tree: str, prefix: str) -> Iterator[tuple[str, Entry]]:
         for name, entry in self.children(tree).items():
             path = f"{prefix}{name}"
@@ -144,6 +199,24 @@ class Objects:
         `tree` may be "" for the empty tree. Only the trees above changed paths are read and
         written. A file in the way of a folder, or a folder in the way of a file, is replaced.
         """
+        made = self._with_changes(tree, changes)
+        if (
+            tree
+            and made != tree
+            and not any(e is not None and e.mode == DIRECTORY for e in changes.values())
+        ):
+            origin, before = self.made_from(tree)
+            self._origins.setdefault(made, (origin, before.union(changes)))
+        return made
+
+    def made_from(self, tree: str) -> tuple[str, frozenset[str]]:
+        """A tree that was not made here, and the paths in which this one may differ from it.
+
+        For a tree that was not made by `with_changes`: itself, and no path.
+        """
+        return self._origins.get(tree, (tree, frozenset()))
+
+    def _with_changes(self, tree: str, changes: Mapping[str, Entry | None]) -> str:
         children = dict(self.children(tree)) if tree else {}
         below: dict[str, dict[str, Entry | None]] = {}
         for path, entry in changes.items():
@@ -156,7 +229,7 @@ class Objects:
                 children.pop(head, None)
         for name, inner in below.items():
             old = children.get(name)
-            new = self.with_changes(
+            new = self._with_changes(
                 old.id if old is not None and old.mode == DIRECTORY else "", inner
             )
             if new != EMPTY_TREE:

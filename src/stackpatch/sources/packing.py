@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.sources.archive import Member
+    from stackpatch.sources.names import Addition
     from stackpatch.sources.objects import Objects
 
 IDENTITY = "stackpatch <stackpatch@localhost>"
@@ -41,11 +42,13 @@ def write_release(
     seconds: int,
     what: str,
     lock: int,
+    names: Addition,
 ) -> None:
     """Make `ref` a commit without parents whose tree has exactly these files.
 
     message, seconds: the commit's, the time as Unix time in UTC. what: names the release in
     messages. lock: descriptor of the store's lock, which git shall hold as long as it lives.
+    names: is offered every file while its content is in hand.
     Raises InputError for files that make no tree, EnvironmentProblem when git cannot write.
     """
     argv = ["git", f"--git-dir={objects.path}"]
@@ -64,6 +67,7 @@ def write_release(
                 write(b"blob\ndata %d\n" % len(file.content))
                 write(file.content)
                 write(b"\n")
+            names.offer(file.path, file.mode, file.blob, file.content)
             name = file.path.encode("utf-8", "surrogateescape")
             entries[name] = b"M %o %s %s\n" % (file.mode, file.blob.encode(), _quoted(name))
         shape.finish()

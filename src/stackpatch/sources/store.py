@@ -189,6 +189,7 @@ class SourceStore:
             if present is not None:  # another process was faster
                 return present
             name, what = _ref(kind, version), f"{self.stack} {version} ({kind})"
+            addition = self.objects.names.addition()
             packing.write_release(
                 self.objects,
                 name,
@@ -197,11 +198,13 @@ class SourceStore:
                 seconds=seconds,
                 what=what,
                 lock=lock,
+                names=addition,
             )
         present = self.imported(kind, version, seconds=seconds, evidence=evidence)
         if present is None:
             msg = f"git stored {what}, and yet it is not in {self.path}"
             raise EnvironmentProblem(msg, hint="`stackpatch doctor` looks at git and the disk")
+        self.objects.names.add(present.tree, addition)
         return present
 
     def imported(
@@ -261,6 +264,7 @@ class SourceStore:
         leftovers = [
             *self.path.glob("fast_import_crash_*"),
             *self.path.glob("*.lock"),
+            *(self.path / "names").glob(".*.tmp"),
             *(self.path / "objects" / "pack").glob("tmp_*"),
             *(self.path / "objects" / "pack").glob(".tmp-*"),
             *(self.path / "refs").rglob("*.lock"),
