@@ -131,7 +131,7 @@ def fetch_artefact(file: str, sha256: str) -> Path:
     os.close(handle)
     try:
         with (
-            urllib.request.urlopen(_url(file), timeout=300) as answer,
+            urllib.request.urlopen(index_url(file), timeout=300) as answer,
             Path(scratch).open("wb") as out,
         ):
             while block := answer.read(1 << 20):
@@ -149,7 +149,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _url(file: str) -> str:
+def index_url(file: str) -> str:
     """Where the index has the file: pip's index-url, read from its simple page."""
     index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
     stem = file.partition("-")[0] if file.endswith(".whl") else file.rpartition("-")[0]

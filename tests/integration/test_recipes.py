@@ -13,11 +13,13 @@ import sys
 import tarfile
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.conftest import fetch_artefact
+from tests.remote import metadata, open_wheel
 
 from stackpatch.model.arch import ARCHES, CodeArch
 from stackpatch.model.layout import Layout
@@ -34,15 +36,26 @@ ROOT = Path(__file__).parents[2]
 RECIPES = {
     path.stem: parse_recipe(path.name, path.read_bytes(), name=path.stem)
     for path in sorted((ROOT / "recipes").glob("*.yaml"))
-    if path.stem in ("flashinfer", "sglang")
 }
 RELEASES = [
     pytest.param(recipe, release, id=f"{stack}-{release.version}")
     for stack, recipe in RECIPES.items()
     for release in recipe.releases
 ]
-# flashinfer 0.7.2 is 0.7.2.post1 but for a few files, and 120 MB more to fetch.
-READ = [param for param in RELEASES if param.id != "flashinfer-0.7.2"]
+WITH_FILES = [
+    pytest.param(recipe, release, id=f"{stack}-{release.version}")
+    for stack, recipe in RECIPES.items()
+    for release in recipe.releases
+    if release.artefacts
+]
+# Whole files: small ones. flashinfer 0.7.2 is 0.7.2.post1 but for a few files, and 120 MB more to
+# fetch; 0.6.16 and 0.6.18 are here because others require them. vLLM's wheels have 400 MB each.
+READ = [
+    param
+    for param in WITH_FILES
+    if param.id not in ("flashinfer-0.6.16", "flashinfer-0.6.18", "flashinfer-0.7.2")
+    and not str(param.id).startswith("vllm")
+]
 
 
 def index_page(distribution: str) -> str:
@@ -80,7 +93,7 @@ def index() -> dict[str, dict[str, tuple[str, str | None]]]:
     return {name: index_files(recipe.upstream.pypi) for name, recipe in RECIPES.items()}
 
 
-@pytest.mark.parametrize(("recipe", "release"), RELEASES)
+@pytest.mark.parametrize(("recipe", "release"), WITH_FILES)
 def test_every_pinned_file_is_on_the_index_with_its_sha256(
     recipe: Recipe, release: Release, index: dict[str, dict[str, tuple[str, str | None]]]
 ) -> None:
@@ -130,6 +143,13 @@ NOT_IN_GIT = re.compile(
     r"[^/]+\.dist-info/.*|[^/]+\.egg-info/.*|PKG-INFO|setup\.cfg"
     r"|flashinfer/_build_meta\.py|sglang/_version\.py|sglang/srt/.*\.cpython-3\d+-.*\.so"
 )
+# What vLLM's build brings from other repositories, and what it compiles.
+FETCHED_BY_VLLM = re.compile(
+    r"vllm/third_party/(?:deep_gemm|fmha_sm100|tml_fa4|triton_kernels)/.*"
+    r"|vllm/third_party/flashmla/flash_mla_interface\.py"
+    r"|vllm/vllm_flash_attn/(?!\.gitkeep).*"
+    r"|vllm/[a-z_A-Z]+\.abi3\.so|vllm/vllm-rs|vllm/_version\.py"
+)
 
 
 @pytest.mark.parametrize(("recipe", "release"), READ)
@@ -163,15 +183,10 @@ def test_layouts_lead_every_kind_of_source_to_the_same_tree(
 
 
 @pytest.mark.parametrize(("recipe", "release"), READ)
-def test_commits_stamps_and_requirements_are_what_the_wheel_says(
-    recipe: Recipe, release: Release
-) -> None:
+def test_commits_and_stamps_are_what_the_wheel_says(recipe: Recipe, release: Release) -> None:
     artefact = recipe.artefact(release, SourceKind.WHEEL)
     with zipfile.ZipFile(fetch_artefact(artefact.file, artefact.sha256)) as wheel:
         names = wheel.namelist()
-        metadata = email.message_from_bytes(
-            wheel.read(next(n for n in names if n.endswith(".dist-info/METADATA")))
-        )
         assert any(name.startswith(f"{recipe.upstream.package}/") for name in names)
         assert release.stamp is not None
         stamped = wheel.read(release.stamp.path).decode()
@@ -186,14 +201,114 @@ def test_commits_stamps_and_requirements_are_what_the_wheel_says(
         assert stated[1] == release.commit
     else:
         assert stated is None, "the wheel says its commit: the evidence is first-hand"
-    wanted = {}
-    for requirement in metadata.get_all("Requires-Dist", []):
-        found = re.fullmatch(r"flashinfer[_-]python(?:\[\w+\])?==([\w.]+)", requirement)
-        if found:
-            wanted["flashinfer"] = found[1]
-    assert release.requires == wanted
-    for stack, version in wanted.items():
+
+
+def test_some_release_is_read_whole() -> None:
+    assert {str(param.id).partition("-")[0] for param in READ} == {"flashinfer", "sglang"}
+    assert len(READ) == 6
+
+
+VLLM = [param for param in WITH_FILES if str(param.id).startswith("vllm")]
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+@pytest.mark.parametrize(("recipe", "release"), VLLM)
+def test_vllm_wheels_hold_the_sdists_files_and_compiled_ones(
+    recipe: Recipe, release: Release, machine: str
+) -> None:
+    """Every file by name and CRC, from the wheel's own directory; 400 MB stay where they are."""
+    wheel = next(a for a in release.artefacts if a.file.endswith(f"_{machine}.whl"))
+    sdist = recipe.artefact(release, SourceKind.SDIST)
+    rules, source = layout(recipe, SourceKind.WHEEL), layout(recipe, SourceKind.SDIST)
+    tree = {
+        git: zlib.crc32(content)
+        for name, content in contents(fetch_artefact(sdist.file, sdist.sha256))
+        if (git := source.to_git(name)) is not None
+    }
+    opened, size = open_wheel(wheel.file)
+    with opened:
+        assert size == wheel.size
+        held = {i.filename: i.CRC for i in opened.infolist() if not i.is_dir()}
+        assert release.stamp is not None
+        stamped = opened.read(release.stamp.path).decode()
+    mapped = {name: git for name in held if (git := rules.to_git(name)) is not None}
+    assert {git: held[name] for name, git in mapped.items()} == {
+        git: tree.get(git) for git in mapped.values()
+    }
+    elsewhere = [name for name in held if name not in mapped and ".dist-info/" not in name]
+    assert [name for name in elsewhere if not FETCHED_BY_VLLM.fullmatch(name)] == []
+    from_git = [git for git in tree if git.startswith("vllm/")]
+    assert [
+        git for git in from_git if not rules.from_git(git) and not FETCHED_BY_VLLM.fullmatch(git)
+    ] == []
+    assert len(mapped) > 1500
+    said = re.search(r"^__commit_id__ = commit_id = 'g([0-9a-f]{9})'$", stamped, re.MULTILINE)
+    assert said is not None
+    assert said[1] in release.commit_evidence.detail
+    assert release.commit is None or release.commit.startswith(said[1])
+    assert f"__version__ = version = '{release.version}'" in stamped
+
+
+def required(metadata: bytes) -> dict[str, str]:
+    """The stacks that a METADATA or PKG-INFO pins, outside of its extras."""
+    found = {}
+    for requirement in email.message_from_bytes(metadata).get_all("Requires-Dist", []):
+        pin = re.fullmatch(r"flashinfer[_-]python(?:\[\w+\])?==([\w.]+)", requirement)
+        if pin:
+            found["flashinfer"] = pin[1]
+    return found
+
+
+def wheels(release: Release) -> list[Artefact]:
+    return [artefact for artefact in release.artefacts if artefact.kind is SourceKind.WHEEL]
+
+
+@pytest.mark.parametrize(
+    ("release", "artefact"),
+    [
+        pytest.param(release, artefact, id=artefact.file)
+        for recipe in RECIPES.values()
+        for release in recipe.releases
+        for artefact in wheels(release)
+    ],
+)
+def test_requirements_are_what_every_wheel_says(release: Release, artefact: Artefact) -> None:
+    said = required(metadata(artefact.file))
+    assert release.requires == said
+    for stack, version in said.items():
         assert RECIPES[stack].release(version).version == version
+
+
+TRTLLM_STUBS = {
+    "1.3.0rc24": "40672c4e1930d7a4dc25b08b2eb9027e0a83156473b849bf641ce1ff0b931c51",
+    "1.4.0rc1": "b4c1fb8d0fd60b9b8351fa4348f216cd14e53b5311ee70db9006806e7121e8a4",
+}
+
+
+@pytest.mark.parametrize("release", RECIPES["trtllm"].releases, ids=lambda one: one.version)
+def test_trtllm_is_its_commit_because_the_index_has_only_a_stub(
+    release: Release, index: dict[str, dict[str, tuple[str, str | None]]]
+) -> None:
+    files = {n: d for n, d in index["trtllm"].items() if f"-{release.version}." in n}
+    assert release.artefacts == ()
+    assert release.source is SourceKind.GIT
+    if release.commit_evidence.kind is not EvidenceKind.FIRST_HAND:
+        assert files == {}, "the index has it: its commit may be known first-hand"
+        assert release.requires == {}
+        return
+    name = f"tensorrt_llm-{release.version}.tar.gz"
+    digest = TRTLLM_STUBS[release.version]
+    assert {file: found[0] for file, found in files.items()} == {name: digest}
+    assert digest[:12] in release.commit_evidence.detail
+    held = dict(contents(fetch_artefact(name, digest)))
+    assert not [path for path in held if path.endswith((".py", ".cpp", ".cu", ".h"))]
+    info = email.message_from_bytes(held["PKG-INFO"])
+    assert f"https://github.com/NVIDIA/TensorRT-LLM/commit/{release.commit}" in str(
+        info.get_all("Project-URL")
+    )
+    assert release.requires == required(held["PKG-INFO"])
+    uploaded = index["trtllm"][name][1]
+    assert uploaded is None or uploaded[:19] + "Z" == release.date
 
 
 # Asks a release's own module what it makes of the variable. torch and tvm_ffi are stood in for:
