@@ -20,10 +20,11 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-d
 
 def main():
     told = argparse.ArgumentParser(description=__doc__)
-    told.add_argument("--wheels", required=True, help="folder with the one wheel")
+    told.add_argument("--wheels", required=True, help="folder with the patched wheels")
     told.add_argument("--distribution", required=True)
     told.add_argument("--package", required=True)
     told.add_argument("--version", required=True, help="that must be installed afterwards")
+    told.add_argument("--also", default="", help="NAME=VERSION of the other wheels, if any")
     told.add_argument("--shadows", default="", help="distributions to remove, parted by blanks")
     told.add_argument("--caches", default="", help="paths to remove, parted by blanks")
     told.add_argument("--user", default="", help="NAME:NUMBER of a user to add")
@@ -33,11 +34,14 @@ def main():
         print("removing prebuilt kernels: " + " ".join(shadows), flush=True)
         pip("uninstall", "--yes", *shadows)
     wheels = sorted(pathlib.Path(options.wheels).glob("*.whl"))
-    if len(wheels) != 1:
-        sys.exit(f"want one wheel in {options.wheels}, found {len(wheels)}")
+    others = options.also.split()
+    if len(wheels) != 1 + len(others):
+        sys.exit(f"want {1 + len(others)} wheels in {options.wheels}, found {len(wheels)}")
     # Bytecode would hold the time of day; Python writes it where it may when it first runs.
-    pip("install", "--no-deps", "--no-index", "--no-compile", "--force-reinstall", str(wheels[0]))
+    pip("install", "--no-deps", "--no-index", "--no-compile", "--force-reinstall", *map(str, wheels))
     check(options.distribution, options.package, options.version)
+    for name, _, version in (other.partition("=") for other in others):
+        check(name, None, version)
     remove(options.caches.split())
     if options.user:
         add_user(options.user)
@@ -73,6 +77,8 @@ def check(distribution, package, version):
     found = importlib.metadata.version(distribution)
     if found != version:
         sys.exit(f"{distribution} {found} is installed, not {version}")
+    if package is None:
+        return
     spec = importlib.util.find_spec(package)
     origin = pathlib.Path((spec and spec.origin) or "/nowhere").resolve()
     files = importlib.metadata.files(distribution) or []

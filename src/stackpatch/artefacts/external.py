@@ -1,0 +1,193 @@
+"""A build whose image another engine makes: what of it goes into the lock, and its request.
+
+The patched wheel is the same as with the overlay engine; the stack's Dockerfile puts it into the
+base. Everything that the image's bytes depend on is pinned: the Dockerfile and its tools by
+digest, build arguments, the engine's version.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from packaging.utils import canonicalize_name
+
+from stackpatch.artefacts.engines import EngineBase, EngineRequest, build_image
+from stackpatch.artefacts.engines.adopt import BASE_NAME
+from stackpatch.artefacts.engines.flags import check_flag
+from stackpatch.errors import InputError
+from stackpatch.model.digest import Digest
+from stackpatch.storage import cache_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from stackpatch.artefacts.base import Base
+    from stackpatch.artefacts.engines import EngineName
+    from stackpatch.artefacts.oci import Descriptor, Image
+    from stackpatch.artefacts.plan import Plan
+    from stackpatch.artefacts.wheel import WheelResult
+    from stackpatch.model.arch import Arch
+
+_ARG = re.compile(r"(?m)^\s*ARG\s+([A-Za-z_][A-Za-z0-9_]*)")
+# Given by the build itself; a person's own value would make the lock tell something else.
+_OURS = frozenset(
+    {"BASE", "VERSION", "DISTRIBUTION", "PACKAGE", "ALSO", "SHADOWED_BY", "SOURCE_DATE_EPOCH"}
+)
+_TOOL = "tools/install.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a person wants an outside engine to be run.
+
+    dockerfile: the stack's; its folder has tools/. args: build arguments of a person's own. cuda:
+    the toolkit's version in the base, for judging them. Of the rest nothing changes the image.
+    """
+
+    engine: EngineName
+    dockerfile: Path
+    args: Mapping[str, str] = field(default_factory=dict)
+    cuda: str | None = None
+    builder: str | None = None
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    network: str = "none"
+    progress: Callable[[str], object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Settings that were checked, with what the Dockerfile asks for. version: the engine's."""
+
+    settings: Settings
+    version: str
+    dockerfile: str
+    tool: str
+    declared: frozenset[str]
+
+    def pinned(self) -> dict[str, Any]:
+        """For the lock; digests are hex."""
+        return {
+            "dockerfile": self.dockerfile,
+            "tool": self.tool,
+            "args": dict(sorted(self.settings.args.items())),
+            "network": self.settings.network,
+        }
+
+
+def prepare_external(settings: Settings, arch: Arch, version: str) -> External:
+    """Check the settings against the Dockerfile. version: of the engine, for the lock.
+
+    Raises InputError for a Dockerfile that is not there or takes no wheel, and for arguments that
+    it does not declare or that would build for something else than the arch.
+    """
+    path = settings.dockerfile
+    tool = path.parent / _TOOL
+    try:
+        text, tool_digest = path.read_bytes(), Digest.of_file(tool).hex
+    except OSError as error:
+        msg = f"cannot read {error.filename}: {error.strerror}"
+        hint = "each stack's Dockerfile is dockerfiles/STACK.Dockerfile, beside recipes/"
+        raise InputError(msg, hint=hint) from error
+    declared = frozenset(_ARG.findall(text.decode("utf-8", "replace")))
+    if "COMMIT" in declared:
+        msg = f"{path.name} compiles upstream's sources, which `build` does not drive yet"
+        hint = (
+            "docs/containers.md says how to run it by hand; where the series changes interpreted"
+            " files only, use --engine overlay"
+        )
+        raise InputError(msg, hint=hint, where=str(path))
+    for name, value in settings.args.items():
+        if name in _OURS or name not in declared:
+            why = "is given by the build itself" if name in _OURS else f"is no ARG of {path.name}"
+            free = ", ".join(sorted(declared - _OURS)) or "none"
+            msg = f"--build-arg {name} {why}"
+            raise InputError(msg, hint=f"those to be set: {free}")
+        check_flag(name, value, arch, settings.cuda or arch.min_cuda)
+    return External(settings, version, Digest.of(text).hex, tool_digest, declared)
+
+
+def external_image(
+    plan: Plan,
+    base: Base,
+    wheels: Sequence[tuple[Plan, WheelResult]],
+    folder: Path,
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    ref_name: str,
+) -> tuple[Image, Digest, tuple[Descriptor, ...]]:
+    """The image below `folder`/image, its index's digest, and the layers that were not written.
+
+    wheels: the patched ones, those of the stacks below first, this plan's last. Raises what
+    `build_image` raises.
+    """
+    external = plan.external
+    assert external is not None  # noqa: S101 - the caller asked for it, for mypy
+    request = _request(plan, external, base, wheels, labels=labels, annotations=annotations)
+    target = folder / "image"
+    image = build_image(request, target, progress=external.settings.progress, ref_name=ref_name)
+    written = {path.name for path in (target / "blobs" / "sha256").iterdir()}
+    elsewhere = tuple(one for one in image.layers if one.digest.hex not in written)
+    return image, Digest.of_file(target / "index.json"), elsewhere
+
+
+def _request(
+    plan: Plan,
+    external: External,
+    base: Base,
+    wheels: Sequence[tuple[Plan, WheelResult]],
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> EngineRequest:
+    inputs, settings = plan.inputs, external.settings
+    also = [f"{one.inputs.distribution}={one.inputs.patched}" for one, _ in wheels[:-1]]
+    shadows = {name for one, _ in wheels for name in one.inputs.shadowed_by}
+    given = {
+        "VERSION": inputs.patched,
+        "DISTRIBUTION": canonicalize_name(inputs.distribution),
+        "ALSO": " ".join(also),
+        "SHADOWED_BY": " ".join(sorted(shadows)),
+        **inputs.env,
+        **settings.args,
+    }
+    name = base.pinned.name
+    files: dict[str, Path | bytes] = {_TOOL: settings.dockerfile.parent / _TOOL}
+    files |= {f"wheel/{wheel.path.name}": wheel.path for _, wheel in wheels}
+    notes = dict(annotations)
+    if name:
+        notes[BASE_NAME] = name
+    return EngineRequest(
+        engine=settings.engine,
+        stack=inputs.stack,
+        dockerfile=settings.dockerfile,
+        files=files,
+        base=EngineBase(
+            base.image,
+            None if base.layout is not None or name is None else _untagged(name),
+            base.layout,
+        ),
+        platform=inputs.platform,
+        epoch=inputs.epoch,
+        log=cache_root() / "logs" / f"engine-{plan.key[:16]}.txt",
+        args={key: value for key, value in given.items() if key in external.declared},
+        env=inputs.env,
+        labels=labels,
+        annotations=notes,
+        secrets=settings.secrets,
+        builder=settings.builder,
+        cache_from=settings.cache_from,
+        cache_to=settings.cache_to,
+        network=settings.network,
+    )
+
+
+def _untagged(name: str) -> str:
+    """Without its tag: buildah takes a tag or a digest, not both."""
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"
