@@ -30,10 +30,12 @@ class Prepared:
     """What a build works on, brought only when there is something to build.
 
     wheel: the released wheel, whose sha256 was checked. shipped: what the series changes in it.
+    companions: the same of the plan's companions, in their order.
     """
 
     wheel: Path
     shipped: Shipped
+    companions: tuple[Prepared, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ class BuildResult:
             "lock": str(self.folder / LOCK),
             "sbom": str(self.folder / SBOM),
             "provenance": str(self.folder / PROVENANCE),
+            "requires": [
+                {"stack": r.stack, "version": r.version, "patched": r.patched, "key": r.key}
+                for r in one.requires
+            ],
+            "wheels": [
+                {"path": str(self.folder / file.path), "sha256": file.sha256}
+                for file in sorted(out.files, key=lambda file: file.path)
+                if file.path.endswith(".whl")
+            ],
             "caches": [dict(cache) for cache in self.caches],
             "notes": list(out.notes),
         }

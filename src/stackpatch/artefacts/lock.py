@@ -59,13 +59,28 @@ class PinnedBase:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedStack:
+    """A stack that this one stands on, by its release.
+
+    patched: the version of its patched wheel, and key: what names the build of it; both None
+    where no series is known for the release, so that the released package is what serves.
+    """
+
+    stack: str
+    version: str
+    patched: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything that the bytes of a build depend on. Times are Unix seconds, digests hex.
 
     commit_evidence: how the commit is known (first-hand, second-hand, unknown). engine_version:
     of the overlay format, or the external engine's. shadowed_by: what is taken out of a base.
-    layout: how the wheel's paths map to the git
-    tree, as pairs. stamp: file and variable that state the version.
+    layout: how the wheel's paths map to the git tree, as pairs. stamp: file and variable that
+    state the version. requires: the stacks that this one stands on. engine_settings: what an
+    engine of its own was told: Dockerfile and tools by digest, build arguments.
     """
 
     stack: str
@@ -91,6 +106,8 @@ class Inputs:
     engine: str
     engine_version: str
     stackpatch: str
+    requires: tuple[PinnedStack, ...] = ()
+    engine_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -125,6 +142,10 @@ class Inputs:
             },
             "arch": {"name": self.arch, "platform": self.platform, "env": dict(self.env)},
             "shadowed-by": list(self.shadowed_by),
+            "requires": [
+                {"stack": r.stack, "version": r.version, "patched": r.patched, "key": r.key}
+                for r in self.requires
+            ],
             "base": {
                 "digest": self.base.digest,
                 "index": self.base.index,
@@ -134,7 +155,11 @@ class Inputs:
                 "python": self.base.python,
                 "recorded": self.base.recorded,
             },
-            "engine": {"name": self.engine, "version": self.engine_version},
+            "engine": {
+                "name": self.engine,
+                "version": self.engine_version,
+                **self.engine_settings,
+            },
             "stackpatch": self.stackpatch,
         }
 

@@ -55,10 +55,12 @@ def overlay(
     env: Mapping[str, str],
     shadowing: Collection[str] = (),
     tree: Layout | None = None,
+    under: Image | None = None,
 ) -> Overlay:
     """The image with the patched files on top.
 
-    base: `Image.scratch` for none. base_name: what the base is called, for the annotation.
+    base: `Image.scratch` for none. under: what the layer is put on, where other stacks' layers
+    lie on the base already. base_name: what the base is called, for the annotation.
     epoch: Unix time of the new files, the layer and the image. labels and annotations are added;
     env goes into the image's environment. shadowing: distributions to take out of a base. tree:
     how the wheel's paths lie in the git tree, where the site is one. Raises InputError when the
@@ -81,7 +83,7 @@ def overlay(
         notes[BASE_DIGEST] = str(base.digest)
         if base_name:
             notes[BASE_NAME] = base_name
-    image = base.with_layer(
+    image = (under or base).with_layer(
         layer,
         created=rfc3339(epoch),
         comment=f"stackpatch overlay {wheel.name} {wheel.version}",

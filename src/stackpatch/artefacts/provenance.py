@@ -11,6 +11,8 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stackpatch.artefacts.lock import Inputs, Output
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -19,12 +21,21 @@ BUILD_TYPE = "urn:stackpatch:build:v1"
 BUILDER = "urn:stackpatch:local"
 
 
-def make_provenance(inputs: Inputs, wheel: Output, image: str) -> bytes:
-    """The statement. image: the manifest's digest, `sha256:…`."""
+def make_provenance(
+    inputs: Inputs, wheel: Output, image: str, below: Sequence[tuple[Inputs, Output]] = ()
+) -> bytes:
+    """The statement. image: the manifest's digest, `sha256:…`.
+
+    below: the patched stacks that this one stands on, whose wheels were made with it.
+    """
+    made = [wheel, *(output for _, output in below)]
+    dependencies = _dependencies(inputs)
+    for lower, _ in below:
+        dependencies += [one for one in _dependencies(lower) if one not in dependencies]
     statement = {
         "_type": STATEMENT,
         "subject": [
-            {"name": wheel.path, "digest": {"sha256": wheel.sha256}},
+            *({"name": one.path, "digest": {"sha256": one.sha256}} for one in made),
             {"name": "image", "digest": {"sha256": image.removeprefix("sha256:")}},
         ],
         "predicateType": PREDICATE,
@@ -44,7 +55,7 @@ def make_provenance(inputs: Inputs, wheel: Output, image: str) -> bytes:
                     "engineVersion": inputs.engine_version,
                     "seriesSha256": inputs.series_sha256,
                 },
-                "resolvedDependencies": _dependencies(inputs),
+                "resolvedDependencies": dependencies,
             },
             "runDetails": {
                 "builder": {"id": BUILDER, "version": {"stackpatch": inputs.stackpatch}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.artefacts.base import Base, open_base
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.artefacts.base import OpenRemote
+    from stackpatch.artefacts.external import External
+    from stackpatch.artefacts.lock import PinnedStack
+    from stackpatch.artefacts.plan import Companion
     from stackpatch.model.arch import Arch
+    from stackpatch.model.collection import Collection
     from stackpatch.model.recipe import Recipe, Release
     from stackpatch.model.series import Series
 
@@ -31,13 +36,36 @@ def plan_release(
     base: str = "scratch",
     site: str | None = None,
     remote: OpenRemote | None = None,
+    collection: Collection | None = None,
+    external: External | None = None,
 ) -> tuple[Plan, Base]:
     """Decide a build and find its base; no layer is fetched and nothing written.
 
-    base, site, remote: as `open_base` takes them. Raises InputError, and what `remote` raises.
+    base, site, remote: as `open_base` takes them. collection: where the recipes of the stacks
+    are that this one stands on; without it they are left out. external: the engine for the image
+    where it is not the built-in one. Raises InputError, and what `remote` raises.
     """
     opened = open_base(base, arch, site=site, recorded=release.bases, remote=remote)
-    return make_plan(recipe, release, arch, series, engine=engine, base=opened.pinned), opened
+    companions: tuple[Companion, ...] = ()
+    requires: tuple[PinnedStack, ...] = ()
+    if collection is not None and release.requires:
+        from stackpatch.artefacts.stacked import plan_companions
+
+        companions, requires = plan_companions(
+            collection, release, arch, base=base, remote=remote, above=(recipe.stack,)
+        )
+    plan = make_plan(
+        recipe,
+        release,
+        arch,
+        series,
+        engine=engine,
+        base=opened.pinned,
+        companions=companions,
+        requires=requires,
+        external=external,
+    )
+    return plan, opened
 
 
 def build_release(
@@ -61,7 +89,12 @@ def build_release(
     """
 
     def prepare() -> Prepared:
-        return prepare_release(recipe, release, arch, plan, offline=offline, report=report)
+        one = prepare_release(recipe, release, arch, plan, offline=offline, report=report)
+        companions = tuple(
+            prepare_release(c.recipe, c.release, arch, c.plan, offline=offline, report=report)
+            for c in plan.companions
+        )
+        return replace(one, companions=companions)
 
     return build(plan, base, prepare, out=out, caches=caches, report=report)
 

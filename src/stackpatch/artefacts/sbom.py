@@ -23,9 +23,19 @@ if TYPE_CHECKING:
 _GITHUB = re.compile(r"https://github\.com/([^/]+/[^/]+)/(issues|pull|commit)/([0-9a-z]+)")
 
 
-def make_sbom(inputs: Inputs, patches: Sequence[Patch], wheel: Output, image: str) -> bytes:
-    """The document. image: the manifest's digest, `sha256:…`."""
+def make_sbom(
+    inputs: Inputs,
+    patches: Sequence[Patch],
+    wheel: Output,
+    image: str,
+    below: Sequence[tuple[Inputs, Sequence[Patch], Output]] = (),
+) -> bytes:
+    """The document. image: the manifest's digest, `sha256:…`.
+
+    below: the same of the patched stacks that this one stands on, which are in the image too.
+    """
     library = _library(inputs, patches, wheel)
+    stood_on = [_library(*one) for one in below]
     container: dict[str, Any] = {
         "type": "container",
         "bom-ref": f"image:{image}",
@@ -34,9 +44,11 @@ def make_sbom(inputs: Inputs, patches: Sequence[Patch], wheel: Output, image: st
         "purl": f"pkg:oci/{inputs.stack}@{_quoted(image)}?arch={inputs.platform.split('/')[1]}",
         "hashes": [{"alg": "SHA-256", "content": image.removeprefix("sha256:")}],
     }
-    depends = [{"ref": library["bom-ref"], "dependsOn": []}]
-    components = [container]
-    under = [library["bom-ref"]]
+    lower = [one["bom-ref"] for one in stood_on]
+    depends = [{"ref": library["bom-ref"], "dependsOn": sorted(lower)}]
+    depends += [{"ref": ref, "dependsOn": []} for ref in lower]
+    components = [container, *stood_on]
+    under = [library["bom-ref"], *lower]
     if inputs.base.digest is not None:
         base = _base(inputs.base.digest, inputs.base.name)
         components.append(base)

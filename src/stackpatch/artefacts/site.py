@@ -41,6 +41,14 @@ class Installed:
     distributions: Mapping[str, str]
     shadowing: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of all distributions that were seen there, by canonical name."""
+        return {
+            name: folder.removesuffix(".dist-info").partition("-")[2]
+            for name, folder in self.distributions.items()
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:

@@ -274,6 +274,11 @@ class Recipe(Strict):
         default=(),
         description="Distributions whose prebuilt code wins over patched source when installed.",
     )
+    same_version: tuple[DistributionName, ...] = Field(
+        default=(),
+        description="Distributions that must be of the stack's own version where they are "
+        "installed beside it; the stack refuses others, or takes their kernels.",
+    )
     gates: Gates = Field(
         default=Gates(),
         description="Checks for the GPU in the sources, and which kernels stand behind them.",
