@@ -62,11 +62,18 @@ def engine() -> Engine:
     return found
 
 
+def _state() -> str:
+    """The engine's folder, the same for every test process: the tests' own HOME is a new one."""
+    named = os.environ.get("STACKPATCH_ENGINE_DIR")
+    return named or str(Path(os.environ["STACKPATCH_TEST_CACHE"]).parent / "stackpatch-engine")
+
+
 @functools.cache
 def _start() -> tuple[Engine | None, str]:
     try:
         done = subprocess.run(
             [SCRIPT, "start", "--plain"],
+            env={**os.environ, "STACKPATCH_ENGINE_DIR": _state()},
             capture_output=True,
             text=True,
             timeout=1200,
