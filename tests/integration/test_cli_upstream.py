@@ -169,3 +169,51 @@ def test_bad_input(project: Project, words: tuple[str, ...], status: int, said_:
     ran = project.run("upstream", "demo", *words)
     assert (ran.status, ran.out) == (status, "")
     assert said_ in ran.err
+
+
+WATCHES = """
+issues:
+  - url: https://github.com/demo/demo/issues/7
+    why: the gate
+    revisit: {closed: "https://github.com/demo/demo/issues/7"}
+revisit:
+  - why: drop the patch
+    when:
+      all:
+        - merged: https://github.com/demo/demo/pull/77
+        - released: ">=2.0"
+"""
+
+
+def test_what_to_look_at_again_is_told(project: Project) -> None:
+    release = project.up.release("2.0", {"b.py": gate(REWORKED)})
+    project.recipe.write_text(project.recipe.read_text() + WATCHES)
+    pull = {"state": "closed", "title": "x", "pull_request": {"merged_at": "2026-01-01"}}
+    replies = project.index.replies
+    replies["/github/repos/demo/demo/issues/77"] = Reply(json.dumps(pull).encode())
+    replies["/github/repos/demo/demo/issues/7"] = Reply(b'{"state": "open", "title": "x"}')
+    project.offer(project.up.versions[0])
+    document = judged(project, "--at", "git:v2.0")
+    first, second = document["revisit"]
+    assert (first["revisit"], first["issue"]) == (
+        "not yet",
+        "https://github.com/demo/demo/issues/7",
+    )
+    assert (second["revisit"], second["why"], second["issue"]) == (
+        "not yet",
+        "drop the patch",
+        None,
+    )
+    assert [piece["holds"] for piece in second["evidence"]] == [True, False]
+    project.offer(release)
+    ran = project.run("upstream", "demo", "--at", "git:v2.0")
+    assert "revisit: due: drop the patch" in ran.out
+    assert "yes       released demo >=2.0: 2.0 is the first that fits" in ran.out
+    assert "revisit: not yet: the gate [https://github.com/demo/demo/issues/7]" in ran.out
+    offline = judged(project, "--at", "git:v2.0", "--offline")
+    assert [one["revisit"] for one in offline["revisit"]] == ["unknown", "unknown"]
+
+
+def test_a_recipe_that_waits_for_nothing_says_nothing(project: Project) -> None:
+    project.up.release("2.0", {"b.py": gate(REWORKED)})
+    assert judged(project, "--at", "git:v2.0")["revisit"] == []

@@ -25,16 +25,18 @@ _QUESTIONS = (
 )
 
 
-def ask(objects: Objects, rows: tuple[Adopted, ...]) -> tuple[Adopted, ...]:
-    """The rows with the trailers that the person gave; an empty answer leaves one out."""
+def ask(objects: Objects, rows: tuple[Adopted, ...], before: str) -> tuple[Adopted, ...]:
+    """The rows with the trailers that the person gave; an empty answer leaves one out.
+
+    before: the tree that the first patch goes onto.
+    """
     _say("Trailers for the new patches. Enter leaves one out; lint names what is missing.\n")
-    before = None
     asked = []
     for row in rows:
         if row.mail is not None:
             _say(f"\n{row.name}\n")
             row = replace(row, mail=_one(row.mail, _checks(objects, row, before)))  # noqa: PLW2901
-        before = row.moved.tree if row.moved is not None else before
+        before = row.moved.tree if row.mail is not None and row.moved is not None else before
         asked.append(row)
     return tuple(asked)
 
@@ -57,7 +59,7 @@ def _added(head: bytes, trailer: str) -> bytes:
     return head + b"\n" + trailer.encode()
 
 
-def _checks(objects: Objects, row: Adopted, before: str | None) -> Callable[[str, str], str | None]:
+def _checks(objects: Objects, row: Adopted, before: str) -> Callable[[str, str], str | None]:
     def check(key: str, answer: str) -> str | None:
         trailers, problems = parse_trailers(f"{key}: {answer}")
         if problems:
@@ -69,7 +71,7 @@ def _checks(objects: Objects, row: Adopted, before: str | None) -> Callable[[str
         for effect in trailers.effects:
             if judge(objects, row.moved.tree, effect).holds is not True:
                 return "Effect: it is not true with the patch"
-            if before is not None and judge(objects, before, effect).holds is True:
+            if judge(objects, before, effect).holds is True:
                 return "Effect: it is true without the patch too"
         return None
 

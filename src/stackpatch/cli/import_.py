@@ -256,7 +256,7 @@ class _Run:
         watched = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stderr)
         if self.status is not None or self._json or not watched:
             return rows
-        return asking.ask(self.work.store.objects, rows)
+        return asking.ask(self.work.store.objects, rows, self._start)
 
 
 def _squash(found: Foreign, squashed: Any, left_out: frozenset[str]) -> Commit:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stackpatch.model.verdict import Verdict
     from stackpatch.sources.store import Stored
     from stackpatch.sources.tracker import LinkState, Tracker
+    from stackpatch.sources.watch import Trigger
 
 
 def command(
@@ -44,6 +45,7 @@ def command(
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
     from stackpatch.sources.tracker import Tracker
+    from stackpatch.sources.watch import index_versions, triggers
     from stackpatch.storage import cache_root
 
     work = open_workspace(stack, root, offline=offline)
@@ -57,10 +59,13 @@ def command(
             base = work.base(report, like=target)
             work.on_base(base)
             reports.append(_judge(work, base, target, tracker))
+        watched = triggers(work.recipe, tracker, index_versions(offline=offline))
         tracker.save()
     documents = [document for document, _ in reports]
     texts = [line for _, lines in reports for line in lines]
-    output.emit("upstream", _together(documents), texts, json=json)
+    revisit = [_trigger(one) for one in watched]
+    texts += [line for one in watched for line in _trigger_lines(one)]
+    output.emit("upstream", {**_together(documents), "revisit": revisit}, texts, json=json)
 
 
 def _together(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -171,3 +176,22 @@ def _lines(
         why = f"; {link.why}" if link.why else ""
         lines.append(f"    link      {link.url}: {link.state.value} ({link.age(now)}{why})")
     return lines
+
+
+def _trigger(one: Trigger) -> dict[str, Any]:
+    return {
+        "why": one.why,
+        "issue": one.subject,
+        "revisit": one.due.value,
+        "evidence": [seen.to_json() for seen in one.evidence],
+    }
+
+
+def _trigger_lines(one: Trigger) -> list[str]:
+    at = f" [{one.subject}]" if one.subject else ""
+    lines = ["", f"revisit: {one.due.value}: {one.why}{at}"]
+    words = {True: "yes", False: "no", None: "unknown"}
+    return lines + [
+        f"    {words[seen.holds]:9} {seen.what} {seen.subject}: {seen.says}"
+        for seen in one.evidence
+    ]

@@ -83,6 +83,19 @@ def index_versions(recipe: Recipe) -> list[str]:
     return [found.version for found in list_index_versions(recipe) if found.yanked is None]
 
 
+def all_versions(distribution: str, index: PackageIndex) -> list[str]:
+    """Every version of a distribution of which some file was not withdrawn, in PEP 440 order.
+
+    Pre-releases included, whatever the machine that its files are for. Raises as `files`.
+    """
+    found = {
+        number
+        for file in index.files(distribution)
+        if file.yanked is None and (number := _version_of(file.name, distribution)) is not None
+    }
+    return [str(number) for number in sorted(found)]
+
+
 def index_version(
     recipe: Recipe, version: str, index: PackageIndex, platform: str | None = None
 ) -> IndexVersion:
