@@ -137,10 +137,10 @@ def _repository(upstream: str, owner: str, name: str) -> str:
 
     A number means nothing in another repository.
     """
+    short = re.fullmatch(r"[\w.-]+@([\w.-]+):(.*)", upstream)  # ssh's short form
     parts = urlsplit(upstream)
-    path = parts.path or upstream.partition(":")[2]
+    host, path = (short[1], short[2]) if short else (parts.hostname, parts.path)
     segments = path.strip("/").removesuffix(".git").lower().split("/")
-    host = parts.hostname or upstream.partition("@")[2].partition(":")[0]
     if host == "github.com":
         same = segments == [owner.lower(), name.lower()]
     else:  # a mirror, which has the name but perhaps not the owner

@@ -167,6 +167,8 @@ def _whole(store: SourceStore) -> tuple[str, ...]:
 
 
 def _check_ref(url: str, ref: str) -> None:
+    if re.fullmatch(r"[0-9a-f]{40}", ref):
+        return  # a commit; the fetch says whether the server gives it out
     refs = git.remote_refs(url, ref)
     if ref in refs:
         return
