@@ -384,3 +384,20 @@ def test_a_layer_that_cannot_be_read_is_said(tmp_path: Path, junk: bytes) -> Non
 def test_times_are_written_in_utc() -> None:
     assert rfc3339(0) == "1970-01-01T00:00:00Z"
     assert rfc3339(EPOCH) == "2026-02-05T00:00:24Z"
+
+
+@pytest.mark.parametrize("tags", ["cp311-cp311-manylinux_2_34_x86_64", "cp311-cp311-any"])
+def test_a_wheel_for_another_python_is_refused(tmp_path: Path, tags: str) -> None:
+    source = make_wheel(tmp_path / "released", name=f"demo-1.2.3-{tags}.whl")
+    bound = repack(source, CHANGES, local_version=VERSION, target=tmp_path / "out", epoch=EPOCH)
+    layout = based_on(tmp_path, installed())
+    with pytest.raises(
+        InputError, match="the wheel is for cp311, the base image has demo for cp312"
+    ):
+        on(layout, bound)
+    fits = make_wheel(tmp_path / "b", name=f"demo-1.2.3-{tags.replace('311', '312')}.whl")
+    bound = repack(fits, CHANGES, local_version=VERSION, target=tmp_path / "out", epoch=EPOCH)
+    assert on(layout, bound).layer.blob
+    stable = make_wheel(tmp_path / "c", name="demo-1.2.3-cp38-abi3-manylinux_2_34_x86_64.whl")
+    bound = repack(stable, CHANGES, local_version=VERSION, target=tmp_path / "out", epoch=EPOCH)
+    assert on(layout, bound).layer.blob

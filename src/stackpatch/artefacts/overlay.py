@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from stackpatch.artefacts.layer import Entry, Kind, Layer, make_layer
@@ -71,6 +72,8 @@ def overlay(
         msg = f"the overlay engine cannot place {wheel.elsewhere[0]}, which installs elsewhere"
         raise InputError(msg, hint="leave it out of the series or build with another engine")
     on_top = bool(base.layers)
+    if on_top:
+        _same_python(wheel, site)
     if site.installed is not None:
         _same_release(wheel, site)
     if tree is not None:
@@ -176,6 +179,18 @@ def _installed_rows(site: Site, record: Mapping[str, Row], gone: set[str]) -> di
             if not path.startswith(old) and path not in gone:
                 rows.setdefault(path, row)
     return rows
+
+
+def _same_python(wheel: WheelResult, site: Site) -> None:
+    """Refuse a wheel that is bound to another CPython than the base's: its compiled files, which
+    stay the base's, have other names."""
+    tags = parse_wheel_filename(wheel.path.name)[3]
+    bound = {tag.interpreter for tag in tags if tag.abi not in ("none", "abi3")}
+    found = (site.bytecode_tag or "").replace("cpython-", "cp")
+    if bound and found and found not in bound:
+        wanted = ", ".join(sorted(bound))
+        msg = f"the wheel is for {wanted}, the base image has {wheel.name} for {found}"
+        raise InputError(msg, hint="correct `python` in the recipe, or take another base image")
 
 
 def _same_release(wheel: WheelResult, site: Site) -> None:
