@@ -96,6 +96,13 @@ BASES = (
         "4ad43db45fef37114b550d03a4f423fb3fa3a31d8bc09ee810ef8b9cdcd4b5fe",
         "",
     ),
+    Base(
+        "vllm",
+        "0.33.0",
+        "vllm-0.33.0.tar.gz",
+        "f4c33c2503d52bb411146afa9618a4f48bed68912f617e6803ac8d76e4c74112",
+        "",
+    ),
 )
 
 
@@ -245,7 +252,11 @@ def test_effects_are_safe_to_search(base: Base) -> None:
 def test_headers_say_status_range_and_reason(base: Base) -> None:
     for patch in base.series.patches:
         trailers = patch.trailers
-        assert trailers.status in {UpstreamWord.BACKPORT, UpstreamWord.INAPPROPRIATE}
+        assert trailers.status in {
+            UpstreamWord.BACKPORT,
+            UpstreamWord.INAPPROPRIATE,
+            UpstreamWord.PENDING,
+        }
         assert trailers.status_note, patch.name
         assert trailers.applies_to is not None
         assert Version(base.version) in trailers.applies_to, patch.name

@@ -1,4 +1,4 @@
-"""What the vLLM patch does: the release's own choice of kernels, on every device, patched or not.
+"""What the vLLM patches do: the releases' own choice of kernels, on every device, patched or not.
 
 The module is the release's; torch and the rest of vLLM are stood in for, because the function that
 is patched takes nothing of them but the questions that are asked of the platform.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
+import subprocess
+import sys
 import tarfile
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import fetch_artefact, git
+from tests.remote import open_wheel
 
 from stackpatch.model.series import load_series
 
@@ -28,7 +32,9 @@ pytestmark = pytest.mark.pypi
 ROOT = Path(__file__).parents[2]
 SERIES = ROOT / "patches" / "vllm" / "v0.13.0"
 MODULE = "vllm/model_executor/layers/quantization/mxfp4.py"
+TRANSFORM = "vllm/model_executor/layers/quantization/compressed_tensors/transform/linear.py"
 SDISTS = {
+    "0.33.0": "f4c33c2503d52bb411146afa9618a4f48bed68912f617e6803ac8d76e4c74112",
     "0.13.0": "4ad43db45fef37114b550d03a4f423fb3fa3a31d8bc09ee810ef8b9cdcd4b5fe",
     "0.19.0": "81e59cf87175e7a62eb8d9acf5989484bbd17089d5eface353f89067bda282d9",
 }
@@ -53,6 +59,9 @@ class Platform:
 
     def get_device_capability(self) -> tuple[int, int]:
         return self.capability
+
+    def has_device_capability(self, wanted: int) -> bool:
+        return self.capability[0] * 10 + self.capability[1] >= wanted
 
     def is_device_capability(self, wanted: int) -> bool:
         return self.capability[0] * 10 + self.capability[1] == wanted
@@ -177,3 +186,69 @@ def test_later_releases_honour_it_elsewhere() -> None:
     scheme = experts[experts.index("def _supports_quant_scheme") :]
     assert "(kMxfp4Static, kMxfp8Dynamic)" in scheme[: scheme.index("@staticmethod")]
     assert "get_mxfp4_backend" not in source("0.19.0")
+
+
+# --- 0.33.0: QuTLASS ------------------------------------------------------------------------------
+
+
+def way(text: str, capability: tuple[int, int], *, scheme: bool = True) -> str:
+    """Which method from_schemes() of that source makes of an NVFP4 layer with a transform."""
+    (owner,) = [
+        node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and node.name == "CompressedTensorsLinearTransformMethod"
+    ]
+    (made,) = [
+        node
+        for node in owner.body
+        if isinstance(node, ast.FunctionDef) and node.name == "from_schemes"
+    ]
+    made.decorator_list = []
+    made.body = [node for node in made.body if not isinstance(node, ast.ImportFrom)]
+    made.returns = None
+    for argument in made.args.args:
+        argument.annotation = None
+    scope: dict[str, Any] = {
+        "current_platform": Platform(capability),
+        "is_qutlass_fp4_scheme": lambda _scheme, _transforms: scheme,
+        "QutlassNvFP4LinearMethod": lambda *_: "qutlass",
+    }
+    code = compile(ast.Module([made], []), TRANSFORM, "exec", dont_inherit=True)
+    exec(code, scope)  # noqa: S102 - the release's own code, its digest checked
+    return str(scope["from_schemes"](lambda *_: "generic", None, None, {"0": None}, {}))
+
+
+@pytest.mark.parametrize("scheme", [False, True])
+@pytest.mark.parametrize("device", DEVICES)
+def test_qutlass_is_left_to_the_devices_that_the_wheel_has_it_for(
+    device: tuple[int, int], *, scheme: bool, tmp_path: Path
+) -> None:
+    before = source("0.33.0", TRANSFORM)
+    target = tmp_path / TRANSFORM
+    target.parent.mkdir(parents=True)
+    target.write_text(before)
+    git("init", "-q", cwd=tmp_path)
+    folder = SERIES.parent / "v0.33.0"
+    for patch in load_series(folder).patches:
+        git("apply", f"{folder}/{patch.name}", cwd=tmp_path)
+    was, now = way(before, device, scheme=scheme), way(target.read_text(), device, scheme=scheme)
+    assert was == ("qutlass" if scheme and device >= (10, 0) else "generic")
+    assert now == ("qutlass" if scheme and device[0] == 10 else "generic")
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+def test_the_released_qutlass_is_for_sm100_alone(machine: str, tmp_path: Path) -> None:
+    """By our own reader of GPU code, over that one member of the released wheel."""
+    wheel, _ = open_wheel(f"vllm-0.33.0-cp38-abi3-manylinux_2_28_{machine}.whl")
+    target = tmp_path / "_qutlass_C.abi3.so"
+    with wheel:
+        target.write_bytes(wheel.read("vllm/_qutlass_C.abi3.so"))
+    done = subprocess.run(
+        [sys.executable, "-m", "stackpatch", "audit", str(target), "--arch", "sm120", "--json"],
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    (file,) = json.loads(done.stdout)["files"]
+    assert (file["arches"], file["ptx"]) == (["sm_100f"], [])
