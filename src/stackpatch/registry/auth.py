@@ -28,7 +28,7 @@ _CLIENT = "stackpatch"
 _USUAL_LIFE = 60.0
 _MARGIN = 10.0
 _TOKEN68 = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_SCHEME = re.compile(rf"\s*,*\s*({_TOKEN68})(?:\s+|$)")
+_SCHEME = re.compile(rf"\s*,*\s*({_TOKEN68})(?:\s+|$|(?=,))")
 _PARAMETER = re.compile(rf'\s*,?\s*({_TOKEN68})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN68}))')
 
 
