@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -45,8 +46,9 @@ def python(tmp_path: Path, wheel: Path) -> Path:
 
 def smoke(*options: object) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "stackpatch", "smoke", "flashinfer", "--arch", "sm121"]
+    env = {**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock"}
     return subprocess.run(
-        [*argv, *map(str, options)], capture_output=True, text=True, cwd=ROOT, check=False
+        [*argv, *map(str, options)], capture_output=True, text=True, cwd=ROOT, env=env, check=False
     )
 
 
@@ -80,7 +82,15 @@ def test_a_run_without_a_gpu_never_reads_as_shown(python: Path) -> None:
     ("options", "status", "words"),
     [
         ([], 2, "--python PATH"),
-        (["--image", "x"], 3, "nothing was run"),
+        (["--image", "x"], 3, "no docker daemon answers"),
+        (["--image", str(ROOT)], 2, "is not an OCI layout"),
+        (["--image", "x", "--python", "ssh://h/p"], 2, "is for no image"),
+        (["--python", "ssh://-oProxyCommand=x/p"], 2, "is not ssh://[user@]host[:port]/path"),
+        (["--python", "ssh://host"], 2, "is not ssh://[user@]host[:port]/path"),
+        (["--python", "ssh://host:99999/p"], 2, "is not ssh://[user@]host[:port]/path"),
+        (["--python", "ssh://h/p", "--ssh-config", "/none"], 2, "no such file"),
+        (["--python", sys.executable, "--ssh-config", "/none"], 2, "is for --python ssh://"),
+        (["--python", sys.executable, "--only", "nothing"], 2, "has no such check"),
         (["--python", "/none"], 2, "no such file"),
         (["--python", sys.executable, "--wheel", "/none.whl"], 2, "no such file"),
     ],

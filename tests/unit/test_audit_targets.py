@@ -609,7 +609,7 @@ def test_a_layer_that_is_not_there_is_told(tmp_path: Path) -> None:
     gone[0].unlink()
     found = look(layout)
     assert standings(found) == {"a.cubin": "native"}
-    assert unread(found) == {f"sha256:{gone[0].name}": "this layer is not in the layout"}
+    assert unread(found) == {f"sha256:{gone[0].name}": f"{layout} does not hold this layer"}
     assert found.missing == ()
     assert look(layout, strict=True).missing == (f"sha256:{gone[0].name}",)
 

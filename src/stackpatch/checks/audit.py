@@ -21,6 +21,7 @@ from stackpatch.checks.targets import TargetKind, target_kind, target_members
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.checks.members import Found
     from stackpatch.model.arch import Arch
 
@@ -126,14 +127,30 @@ def audit(
     arch: Arch,
     policy: Policy,
     *,
+    remote: OpenRemote | None = None,
     report: Callable[[str, int, int | None], None] | None = None,
 ) -> Audit:
     """Read the target once and judge it. report: called with a label and the bytes read so far.
 
-    Raises InputError when the target cannot be audited at all.
+    remote: opens images in registries. Raises InputError when the target cannot be audited at
+    all, EnvironmentProblem for the network and the engine.
     """
-    kind = target_kind(target)
-    found = _gather(target_members(target, kind, arch.platform), policy, report)
+    kind = target_kind(target, remote=remote)
+    members = target_members(target, kind, arch.platform, remote=remote)
+    return audit_members(target, kind, members, arch, policy, report=report)
+
+
+def audit_members(
+    target: str,
+    kind: TargetKind,
+    members: Iterable[Found],
+    arch: Arch,
+    policy: Policy,
+    *,
+    report: Callable[[str, int, int | None], None] | None = None,
+) -> Audit:
+    """As `audit`, of files that somebody else brings. target, kind: what they are called."""
+    found = _gather(members, policy, report)
     files = tuple(
         judge(path, findings, arch, policy)
         for path, findings in sorted(found.files.items())

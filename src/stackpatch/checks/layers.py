@@ -1,4 +1,4 @@
-"""The files that a container has, from the layers of an image in an OCI layout.
+"""The files that a container has, from the layers of an image in a layout or a registry.
 
 The layers are read from the topmost down, so that what an upper one replaces or whites out is
 known before a lower one has it (image-spec 1.1, layer.md). Nothing is unpacked.
@@ -11,6 +11,7 @@ import posixpath
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
+from stackpatch.artefacts.images import choose_image
 from stackpatch.artefacts.layer import WHITEOUT
 from stackpatch.artefacts.layout import Layout
 from stackpatch.artefacts.oci import Platform
@@ -22,9 +23,10 @@ from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from stackpatch.artefacts.images import ImageSource, RemoteImage
     from stackpatch.artefacts.oci import Descriptor
 
 _OPAQUE = ".wh..wh..opq"
@@ -64,20 +66,35 @@ def image_members(path: Path, platform: str, digest: Digest | None = None) -> It
     index or the manifest is not what it should be; a damaged or missing layer is told as unread.
     """
     layout = Layout.open(path)
-    image = layout.image(Platform.parse(platform), digest)
+    yield from layer_members(layout, layout.image(Platform.parse(platform), digest).layers)
+
+
+def remote_members(remote: RemoteImage, platform: str) -> Iterator[Found]:
+    """The same of an image in a registry; a layer is read while it comes, and never stored.
+
+    Raises InputError as above, EnvironmentProblem for the network.
+    """
+    chosen = choose_image(remote.source, (remote.descriptor,), Platform.parse(platform))
+    yield from layer_members(remote.source, chosen.image.layers)
+
+
+def layer_members(source: ImageSource, layers: Sequence[Descriptor]) -> Iterator[Found]:
+    """The files of these layers, the lowest of which is first, as a container sees them."""
     upper = _Upper()
-    for descriptor in reversed(image.layers):
+    for descriptor in reversed(layers):
         layer = _Upper()
-        yield from _layer(layout, descriptor, upper, layer)
+        yield from _layer(source, descriptor, upper, layer)
         upper.add(layer)
 
 
-def _layer(layout: Layout, descriptor: Descriptor, upper: _Upper, own: _Upper) -> Iterator[Found]:
+def _layer(
+    source: ImageSource, descriptor: Descriptor, upper: _Upper, own: _Upper
+) -> Iterator[Found]:
     name = str(descriptor.digest)
     try:
-        blob = layout.open_blob(descriptor)
+        blob = source.open_blob(descriptor)
     except InputError:
-        yield Unread(name, "this layer is not in the layout")
+        yield Unread(name, f"{source.label} does not hold this layer")
         return
     with blob:
         counted = _Counted(blob)

@@ -6,12 +6,13 @@ package from; a folder or an image is only read, and then nobody knows the order
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
@@ -24,8 +25,9 @@ from stackpatch.errors import EnvironmentProblem
 from stackpatch.installed.interpreter import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.model.recipe import Recipe
 
 # What the module was made from, where something of ours wrote it down (`record_inputs`).
@@ -84,12 +86,31 @@ def environment_scene(python: Path, recipe: Recipe, *, jit: Iterable[Path] = ())
     )
 
 
-def target_scene(target: str, recipe: Recipe, platform: str, jit: Iterable[Path] = ()) -> Scene:
+def listed_scene(told: Mapping[str, Any], recipe: Recipe) -> Scene:
+    """The scene from what `agents/listing.py` answers, here or on another machine."""
+    roots = [str(root) for root in told["roots"]]
+    listing = {str(p): base64.b64decode(text) for p, text in told["files"].items()}
+    scene = scene_of(listing.items(), recipe, roots=roots)
+    loaded = str(told["loaded"]) if told["loaded"] is not None else None
+    copies = scene.copies
+    if loaded is not None and loaded not in copies:
+        copies = (*copies, loaded)
+    return Scene(copies, loaded, scene.distributions, (), scene.modules, scene.versions)
+
+
+def target_scene(
+    target: str,
+    recipe: Recipe,
+    platform: str,
+    jit: Iterable[Path] = (),
+    *,
+    remote: OpenRemote | None = None,
+) -> Scene:
     """The scene of whatever `audit` can look at; an environment's interpreter is asked."""
-    kind = target_kind(target)
+    kind = target_kind(target, remote=remote)
     if kind is TargetKind.ENVIRONMENT:
         return environment_scene(Path(target), recipe, jit=jit)
-    listing = _members(target, kind, recipe, platform)
+    listing = _members(target, kind, recipe, platform, remote)
     return scene_of(listing, recipe, jit=jit)
 
 
@@ -227,12 +248,16 @@ def _installed(roots: Iterable[str], recipe: Recipe) -> Iterator[tuple[str, byte
 
 
 def _members(
-    target: str, kind: TargetKind, recipe: Recipe, platform: str
+    target: str,
+    kind: TargetKind,
+    recipe: Recipe,
+    platform: str,
+    remote: OpenRemote | None,
 ) -> Iterator[tuple[str, bytes]]:
     members = (
         folder_members(Path(target), f"{target.rstrip('/')}/")
         if kind is TargetKind.FOLDER
-        else target_members(target, kind, platform)
+        else target_members(target, kind, platform, remote=remote)
     )
     for member in members:
         if isinstance(member, Member) and wants(member.path, recipe):

@@ -7,19 +7,17 @@ it kills what does not end, with everything that it started. What is built in ru
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, assert_never
 
-from stackpatch.checks.smoke_files import installed_files
+from stackpatch.checks.places import Job, Place, ask
+from stackpatch.checks.smoke_files import installed_files, installed_site
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.recipe_smoke import Builtin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from stackpatch.model.arch import Arch
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from stackpatch.model.recipe_smoke import SmokeCheck
 
 RUNNER = "run_all.py"
+# How the runner's result lines begin.
+_RESULT = '{"name":'
 # Seconds that the runner itself may need beside its check's limit: starting, killing.
 _GRACE = 60
 
@@ -52,13 +52,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is checked: an interpreter and what the recipe calls its package.
+    """What is checked: where the stack is, and what is said to be there.
 
     version: what must be imported; None: whatever is there. wheel: the file that it was installed
     from, whose bytes the installed files are held against; None: its own RECORD.
     """
 
-    python: Path
+    place: Place
     version: str | None = None
     wheel: Path | None = None
 
@@ -132,24 +132,29 @@ def smoke(
 def _builtin(kind: Builtin, name: str, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
     match kind:
         case Builtin.FILES:
-            found = installed_files(subject.python, recipe.upstream.pypi, subject.wheel)
+            found = installed_files(subject.place, recipe.upstream.pypi, subject.wheel)
             if found.trouble:
                 return Result(name, Status.FAILED, found.why, found.figures)
             return Result(name, Status.PASSED, found.why, found.figures)
         case Builtin.AUDIT:
             return _audit(name, recipe, arch, subject)
+        case Builtin.SHADOWING:
+            return _shadowing(name, recipe, subject)
     assert_never(kind)
 
 
 def _audit(name: str, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
     """The GPU code in the package's own folder; what is compiled later is not there yet."""
-    from stackpatch.checks.audit import Policy, Standing, audit
+    from stackpatch.checks.audit import Policy, Standing, audit_members
+    from stackpatch.checks.targets import TargetKind
 
-    installed = installed_files(subject.python, recipe.upstream.pypi, None)
-    folder = installed.folder_of(recipe.upstream.package)
-    if folder is None:
-        return Result(name, Status.NOT_RUN, f"{recipe.upstream.package} has no folder to look into")
-    found = audit(str(folder), arch, Policy(accept_ptx=True, ignore=(), strict=False))
+    site = installed_site(subject.place, recipe.upstream.pypi)
+    if site is None:
+        why = f"{recipe.upstream.pypi} is not installed, so there is no folder to look into"
+        return Result(name, Status.NOT_RUN, why)
+    folder = f"{site.rstrip('/')}/{recipe.upstream.package.replace('.', '/')}"
+    members = subject.place.members(folder)
+    found = audit_members(folder, TargetKind.FOLDER, members, arch, Policy())
     figures = {
         "files": len(found.files),
         "native": len(found.standing(Standing.NATIVE)),
@@ -161,33 +166,63 @@ def _audit(name: str, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
     if found.missing:
         why = f"{len(found.missing)} files with GPU code have none for {arch.name}"
         return Result(name, Status.FAILED, f"{why}, such as {found.missing[0]}", figures)
+    if found.unread:
+        first = found.unread[0]
+        why = f"not all could be read: {first.path}: {first.why}"
+        return Result(name, Status.FAILED, why, figures)
     if not found.files:
         why = "no compiled GPU code is installed: the package compiles it when it is first used"
         return Result(name, Status.NOT_RUN, why, figures)
-    if found.standing(Standing.UNKNOWN) or found.unread:
+    if found.standing(Standing.UNKNOWN):
         return Result(name, Status.FAILED, f"not known whether all runs on {arch.name}", figures)
     return Result(name, Status.PASSED, f"{len(found.files)} files run on {arch.name}", figures)
+
+
+def _shadowing(name: str, recipe: Recipe, subject: Subject) -> Result:
+    """What Python or the stack would load instead of the patched sources; cached modules are the
+    `cache` check's."""
+    from stackpatch.checks.shadow import Effect, shadows
+    from stackpatch.checks.shadow_scene import listed_scene
+
+    told = ask(subject.place, "listing.py", recipe.upstream.package)
+    if told["loaded"] is None:
+        why = f"Python finds no {recipe.upstream.package} there"
+        return Result(name, Status.FAILED, why)
+    found = shadows(listed_scene(told, recipe), recipe)
+    figures = {"loaded": told["loaded"], "findings": [one.json() for one in found]}
+    wins = [one for one in found if one.effect is Effect.WINS]
+    if wins:
+        first = wins[0]
+        why = f"loaded instead of the patched source: {first.what} ({first.where}); {first.todo}"
+        return Result(name, Status.FAILED, why, figures)
+    if found:
+        first = found[0]
+        why = f"it cannot be told whether {first.what} ({first.where}) is loaded instead"
+        return Result(name, Status.NOT_RUN, f"{why}: {first.why}", figures)
+    return Result(name, Status.PASSED, f"nothing lies before {told['loaded']}", figures)
 
 
 def _program(
     check: SmokeCheck, recipe: Recipe, arch: Arch, subject: Subject, programs: Path
 ) -> Result:
     """One program through run_all.py; what is wrong with the runner itself is no finding."""
-    runner = programs / RUNNER
-    if not runner.is_file():
-        msg = f"{runner} is missing"
+    if not (programs / RUNNER).is_file():
+        msg = f"{programs / RUNNER} is missing"
         raise EnvironmentProblem(msg, hint="the recipe's folder is not whole; fetch it again")
-    argv = [sys.executable, "-I", str(runner), "--arch", arch.name, "--stream"]
-    argv += ["--python", str(subject.python), "--stack", recipe.stack]
-    argv += ["--check", f"{check.name}={check.program}:{check.timeout}"]
+    words = [RUNNER, "--arch", arch.name, "--stream"]
+    words += ["--python", subject.place.python, "--stack", recipe.stack]
+    words += ["--check", f"{check.name}={check.program}:{check.timeout}"]
     if subject.version is not None:
-        argv += ["--version", subject.version]
+        words += ["--version", subject.version]
     settings = recipe.archs.get(arch.name)
     for name, value in (settings.env if settings is not None else {}).items():
-        argv += ["--env", f"{name}={value}"]
-    told = list(_lines(argv, check.timeout + _GRACE))
+        words += ["--env", f"{name}={value}"]
+    files = {path.name: path.read_bytes() for path in sorted(programs.glob("*.py"))}
+    done = subject.place.run(Job(files, tuple(words), check.timeout + _GRACE))
+    told = [json.loads(line) for line in done.text().splitlines() if line.startswith(_RESULT)]
     if len(told) != 1:
-        msg = f"{runner} gave {len(told)} results for one check"
+        said = done.error_text().splitlines()
+        msg = f"{RUNNER} gave {len(told)} results for {check.name}: {said[-1:] or done.status}"
         raise EnvironmentProblem(msg)
     found = told[0]
     return Result(
@@ -197,21 +232,3 @@ def _program(
         {**found["figures"], **({"stderr": found["stderr"]} if found.get("stderr") else {})},
         float(found["seconds"]),
     )
-
-
-def _lines(argv: Sequence[str], limit: float) -> Iterator[dict[str, Any]]:
-    """The JSON lines that the runner prints. On an interruption it is told to kill its check."""
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as child:
-        try:
-            said = child.communicate(timeout=limit)[0]
-        except BaseException:
-            child.send_signal(signal.SIGTERM)
-            try:
-                child.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-            raise
-    for line in said.decode("utf-8", "replace").splitlines():
-        yield json.loads(line)

@@ -6,31 +6,22 @@ that the installer wrote beside the package, which an edit of a file by hand doe
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackpatch import proc
 from stackpatch.artefacts.record import parse_record
+from stackpatch.checks.places import ask
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-_QUESTION = """
-import importlib.metadata as m, json, sys
-try:
-    d = m.distribution(sys.argv[1])
-except m.PackageNotFoundError:
-    print(sys.argv[2] + "null"); raise SystemExit
-info = [f for f in (d.files or []) if str(f).endswith(".dist-info/RECORD")]
-place = str(d.locate_file(info[0])) if info else None
-print(sys.argv[2] + json.dumps([d.version, str(d.locate_file("")), place]))
-"""
-_MARK = "stackpatch-answer:"
+    from stackpatch.checks.places import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,62 +31,66 @@ class InstalledFiles:
     why: str
     figures: Mapping[str, Any]
     trouble: tuple[str, ...]
-    site: Path | None
-
-    def folder_of(self, package: str) -> Path | None:
-        """The folder of the import package, if there is one."""
-        folder = self.site / package.replace(".", "/") if self.site is not None else None
-        return folder if folder is not None and folder.is_dir() else None
+    site: str | None
 
 
-def installed_files(python: Path, distribution: str, wheel: Path | None) -> InstalledFiles:
+def installed_version(place: Place, distribution: str) -> str | None:
+    """The version that is installed at the place; None where it is not."""
+    told = ask(place, "installed.py", distribution)
+    return None if told is None else str(told[0])
+
+
+def installed_site(place: Place, distribution: str) -> str | None:
+    """The folder that a distribution was installed into; None where it is not."""
+    told = ask(place, "installed.py", distribution)
+    return None if told is None else str(told[1])
+
+
+def installed_files(place: Place, distribution: str, wheel: Path | None) -> InstalledFiles:
     """Compare every recorded file. Raises InputError for a wheel that cannot be read."""
-    argv = (python, "-I", "-c", _QUESTION, distribution, _MARK)
-    answer = proc.run(argv, timeout=60, check=False)
-    lines = [line for line in answer.text().splitlines() if line.startswith(_MARK)]
-    if not lines:
-        msg = f"{python} did not answer: {answer.error_text()[-200:]}"
-        raise InputError(msg, hint="name a Python interpreter, such as .venv/bin/python")
-    told = json.loads(lines[-1].removeprefix(_MARK))
+    told = ask(place, "installed.py", distribution)
     if told is None:
-        why = f"{distribution} is not installed in {python}"
+        why = f"{distribution} is not installed in {place.python}"
         return InstalledFiles(why, {}, (distribution,), None)
     version, site, record = told
     figures: dict[str, Any] = {"version": version, "folder": site}
-    root = Path(site)
     if wheel is not None:
         text, figures["wheel"] = _of_wheel(wheel), wheel.name
         figures["wheel_sha256"] = hashlib.sha256(wheel.read_bytes()).hexdigest()
     elif record is not None:
-        text = Path(record).read_bytes()
+        text = base64.b64decode(record)
     else:
         why = f"{distribution} {version} has no RECORD: it was not installed from a wheel"
-        return InstalledFiles(why, figures, (distribution,), root)
+        return InstalledFiles(why, figures, (distribution,), site)
     try:
         rows = parse_record(text)
     except ValueError as error:
         why = f"the RECORD of {distribution} cannot be read: {error}"
-        return InstalledFiles(why, figures, (distribution,), root)
-    missing, other, held = [], [], 0
-    for path, row in rows.items():
-        if not row.hashed or ".." in Path(path).parts:
-            continue
-        held += 1
-        try:
-            content = (root / path).read_bytes()
-        except OSError:
+        return InstalledFiles(why, figures, (distribution,), site)
+    hashed = {
+        path: row
+        for path, row in rows.items()
+        if row.hashed and ".." not in path.split("/") and not path.startswith("/")
+    }
+    wanted = {path: row.algorithm for path, row in hashed.items()}
+    found = ask(place, "installed.py", distribution, given=json.dumps(wanted).encode())
+    missing, other = [], []
+    for path, row in hashed.items():
+        got = found.get(path)
+        if got is None:
             missing.append(path)
-            continue
-        if not row.says(hashlib.new(row.algorithm, content).digest(), len(content)):
+        elif not row.says(bytes.fromhex(got[0]), int(got[1])):
             other.append(path)
-    figures |= {"files": held, "missing": missing[:20], "other": other[:20]}
+    figures |= {"files": len(hashed), "missing": missing[:20], "other": other[:20]}
     trouble = (*other, *missing)
     if trouble:
-        why = f"{len(trouble)} of {held} files are not those of {figures.get('wheel', 'RECORD')}: "
-        return InstalledFiles(why + trouble[0], figures, trouble, root)
-    if not held:
-        return InstalledFiles("the RECORD names no file", figures, (distribution,), root)
-    return InstalledFiles(f"{held} files of {distribution} {version}", figures, (), root)
+        source = figures.get("wheel", "RECORD")
+        why = f"{len(trouble)} of {len(hashed)} files are not those of {source}: "
+        return InstalledFiles(why + trouble[0], figures, trouble, site)
+    if not hashed:
+        return InstalledFiles("the RECORD names no file", figures, (distribution,), site)
+    why = f"{len(hashed)} files of {distribution} {version}"
+    return InstalledFiles(why, figures, (), site)
 
 
 def _of_wheel(wheel: Path) -> bytes:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from stackpatch import proc
 from stackpatch.checks.code import DamagedError
-from stackpatch.checks.inflate import opened
-from stackpatch.checks.layers import image_members
+from stackpatch.checks.inflate import Pushed, opened
+from stackpatch.checks.layers import image_members, remote_members
 from stackpatch.checks.members import Found, Member, Unread
 from stackpatch.checks.tars import is_tar, tar_members
 from stackpatch.checks.window import FileSource, Source
@@ -24,11 +24,17 @@ from stackpatch.model.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stackpatch.artefacts.base import OpenRemote
+
 _SNIFF = 512
 _ARCHIVES = (".whl", ".zip", ".egg", ".conda", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2")
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*")
+# As skopeo and podman call them.
+ENGINE = "docker-daemon:"
+REGISTRY = "docker://"
+# `HOST/REPOSITORY`, `NAME:TAG`, `…@sha256:…`: what is no path that somebody meant.
 _IMAGE = re.compile(
-    r"(?:[a-z-]+://\S+|[\w.:-]+(?:/[\w.-]+)+(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?)"
+    r"(?:[\w.-]+(?::\d+)?/)?[a-z0-9][\w.-]*(?:/[\w.-]+)*(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
 )
 # Prints what the interpreter imports from, without what the caller's environment would add.
 _ASK = "import json, sys; print(json.dumps(sys.path))"
@@ -44,10 +50,19 @@ class TargetKind(StrEnum):
     FOLDER = "folder"
     ENVIRONMENT = "environment"
     IMAGE = "image"
+    REGISTRY = "registry"
+    ENGINE = "engine"
 
 
-def target_kind(target: str) -> TargetKind:
-    """What the target is. Raises InputError when there is nothing that can be audited."""
+def target_kind(target: str, *, remote: OpenRemote | None = None) -> TargetKind:
+    """What the target is. remote: opens images in registries, None where nobody can.
+
+    Raises InputError when there is nothing that can be audited.
+    """
+    if target.startswith(ENGINE):
+        return TargetKind.ENGINE
+    if target.startswith(REGISTRY) and remote is not None:
+        return TargetKind.REGISTRY
     path = Path(target)
     layout, digest = _split(target)
     if digest is not None and (layout / "oci-layout").is_file():
@@ -55,6 +70,8 @@ def target_kind(target: str) -> TargetKind:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
+        if remote is not None and _names_image(target):
+            return TargetKind.REGISTRY
         raise _missing(target) from error
     if stat.S_ISDIR(mode):
         if (path / "oci-layout").is_file():
@@ -73,10 +90,13 @@ def target_kind(target: str) -> TargetKind:
         return TargetKind.TAR if is_tar(_expanded_start(source)) else TargetKind.FILE
 
 
-def target_members(target: str, kind: TargetKind, platform: str) -> Iterator[Found]:
+def target_members(
+    target: str, kind: TargetKind, platform: str, *, remote: OpenRemote | None = None
+) -> Iterator[Found]:
     """Every file of the target, in a fixed order. platform: which image of several is meant.
 
-    Raises InputError when the target as a whole cannot be read.
+    Raises InputError when the target as a whole cannot be read, EnvironmentProblem for the
+    network and the engine.
     """
     path = Path(target)
     match kind:
@@ -97,6 +117,20 @@ def target_members(target: str, kind: TargetKind, platform: str) -> Iterator[Fou
         case TargetKind.IMAGE:
             layout, digest = _split(target)
             yield from image_members(layout, platform, digest)
+        case TargetKind.REGISTRY:
+            if remote is None:
+                raise _missing(target)
+            yield from remote_members(remote(target.removeprefix(REGISTRY)), platform)
+        case TargetKind.ENGINE:
+            yield from engine_members(target.removeprefix(ENGINE))
+
+
+def engine_members(reference: str) -> Iterator[Found]:
+    """Every file that a container of an engine's image would have, as the engine exports it."""
+    from stackpatch.artefacts.engines.bring import Pieces, container_tar
+
+    with container_tar(reference) as pieces:
+        yield from tar_members(Pushed(b"", Pieces(pieces)))
 
 
 def folder_members(root: Path, prefix: str = "") -> Iterator[Found]:
@@ -218,13 +252,18 @@ def _split(target: str) -> tuple[Path, Digest | None]:
         return Path(target), None
 
 
+def _names_image(target: str) -> bool:
+    """Whether a target that is no path is an image's name: with a tag, a digest or a host."""
+    if target.startswith(("/", ".")) or not _IMAGE.fullmatch(target):
+        return False
+    host, mark, _ = target.partition("/")
+    return ":" in target or "@" in target or (bool(mark) and "." in host)
+
+
 def _missing(target: str) -> InputError:
-    if _IMAGE.fullmatch(target) and not target.startswith(("/", ".")):
-        msg = (
-            f"{target} does not exist here, and images in a registry or an engine are not read yet"
-        )
-        name = target.rpartition("://")[2]
-        hint = f"bring it here as an OCI layout: `skopeo copy docker://{name} oci:DIR`, audit DIR"
-        return InputError(msg, hint=hint)
     msg = f"{target} does not exist"
-    return InputError(msg, hint="name a wheel, a folder, a Python environment or an OCI layout")
+    hint = (
+        "name a wheel, a folder, a Python environment, an OCI layout, an image in a registry "
+        "with its tag or digest, or `docker-daemon:IMAGE`"
+    )
+    return InputError(msg, hint=hint)

@@ -12,6 +12,7 @@ from stackpatch.cli import output, progress
 from stackpatch.cli.context import JsonOption, RootOption
 
 if TYPE_CHECKING:
+    from stackpatch.artefacts.images import RemoteImage
     from stackpatch.checks.audit import Audit, FileReport
     from stackpatch.checks.code import Code
 
@@ -33,7 +34,8 @@ def command(
         typer.Argument(
             metavar="TARGET",
             help="A wheel or zip, a folder, a Python environment (its folder or interpreter), an "
-            "OCI layout (DIR or DIR@sha256:…), a tar, or a single file.",
+            "OCI layout (DIR or DIR@sha256:…), an image in a registry (HOST/NAME:TAG, …@sha256:…) "
+            "or in the docker daemon (docker-daemon:IMAGE), a tar, or a single file.",
         ),
     ],
     *,
@@ -70,9 +72,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="With --stack: use no network.")
-    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Count what cannot be decided as missing.")
     ] = False,
@@ -90,14 +90,21 @@ def command(
         raise InputError(msg, hint="--stack flashinfer")
     lines: list[str] = []
     more: dict[str, object] = {}
+    wanted = parse_arch(arch, where="--arch")
+
+    def remote(text: str) -> RemoteImage:
+        from stackpatch.cli.images import opener  # only now: it brings a whole HTTP client
+
+        return opener(offline=offline, what="TARGET")(text)
+
     with progress.reporting() as report:
-        found = audit(target, parse_arch(arch, where="--arch"), policy, report=report)
+        found = audit(target, wanted, policy, remote=remote, report=report)
         if stack is not None:
             from stackpatch.cli.gates import beside
             from stackpatch.cli.workspace import open_workspace
 
             work = open_workspace(stack, root, offline=offline)
-            answer = beside(work, found, jit or (), report)
+            answer = beside(work, found, jit or (), report, remote=remote)
             lines, more = answer.lines(), answer.document()
     failure = None
     if found.missing:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.checks.audit import Audit
     from stackpatch.checks.gates import Gate
     from stackpatch.checks.gates_evidence import Answer
@@ -136,8 +137,15 @@ class Beside:
         return lines
 
 
-def beside(work: Workspace, found: Audit, jit: Sequence[Path], report: Report) -> Beside:
-    """The stack's checks and shadows for the target and arch of an audit."""
+def beside(
+    work: Workspace,
+    found: Audit,
+    jit: Sequence[Path],
+    report: Report,
+    *,
+    remote: OpenRemote | None = None,
+) -> Beside:
+    """The stack's checks and shadows for the target and arch of an audit. remote: as it had."""
     arch, recipe, release = found.arch, work.recipe, work.release
     base = work.base(report)
     patches = work.series.for_arch(arch.name).patches
@@ -146,7 +154,7 @@ def beside(work: Workspace, found: Audit, jit: Sequence[Path], report: Report) -
     if not result.applied:
         raise not_applied(work.series.where, base.label, result)
     gates = gates_in_tree(objects, result.tree, recipe.gates.rules)
-    scene = target_scene(found.target, recipe, arch.platform, jit=jit)
+    scene = target_scene(found.target, recipe, arch.platform, jit=jit, remote=remote)
     return Beside(
         label=f"{recipe.stack} {release.version}" + (" with its series" if patches else ""),
         arch=arch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,11 @@ from stackpatch.cli import output
 from stackpatch.cli.context import JsonOption, RootOption
 
 if TYPE_CHECKING:
-    from stackpatch.checks.smoke import Result, Smoke, Subject
+    from collections.abc import Iterator
+
+    from stackpatch.checks.places import Place
+    from stackpatch.checks.smoke import Result, Smoke
+    from stackpatch.model.arch import Arch
 
 
 def command(
@@ -20,12 +25,24 @@ def command(
     *,
     arch: Annotated[str, typer.Option("--arch", metavar="A", help="Such as sm120 or sm121.")],
     python: Annotated[
-        Path | None,
-        typer.Option("--python", metavar="PATH", help="The interpreter that has the stack."),
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="The interpreter that has the stack; ssh://[user@]host[:port]/path for one on "
+            "another machine. With --image: as it is called there [python3].",
+            show_default=False,
+        ),
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option("--image", metavar="REF", help="An image; not built in yet."),
+        typer.Option(
+            "--image",
+            metavar="REF",
+            help="An image that has the stack: an OCI layout folder, or one that the docker "
+            "daemon has or can pull. Run there, with its GPUs.",
+            show_default=False,
+        ),
     ] = None,
     wheel: Annotated[
         Path | None,
@@ -45,48 +62,52 @@ def command(
     skip: Annotated[
         list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave out; may repeat.")
     ] = None,
+    ssh_config: Annotated[
+        Path | None,
+        typer.Option("--ssh-config", metavar="FILE", help="For ssh, instead of ~/.ssh/config."),
+    ] = None,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
     """Run the recipe's checks on an installed stack: each passed, failed or not run."""
     from stackpatch.checks.smoke import Status, Subject, smoke
+    from stackpatch.checks.smoke_files import installed_version
     from stackpatch.cli.workspace import open_workspace
-    from stackpatch.errors import EnvironmentProblem, FindingError, InputError
-    from stackpatch.installed.interpreter import ask
+    from stackpatch.errors import FindingError, InputError
     from stackpatch.model.arch import parse_arch
     from stackpatch.storage import write_atomically
 
-    if image is not None:
-        msg = "smoke checks in an image are not built in yet: nothing was run"
-        hint = "run recipes/STACK/smoke/run_all.py in a container of it, or name --python PATH"
-        raise EnvironmentProblem(msg, hint=hint)
-    if python is None:
-        msg = "smoke needs to know what to check"
-        raise InputError(msg, hint="name the Python that has the stack: --python PATH")
-    place = open_workspace(stack, root)
+    work = open_workspace(stack, root)
     wanted = parse_arch(arch, where="--arch")
-    place.recipe.arch(wanted.name)
-    installed = ask(python)
-    version = None
-    if wheel is not None:
-        if not wheel.is_file():
-            msg = f"--wheel {wheel}: there is no such file"
-            raise InputError(msg, hint="`stackpatch build` makes it, below dist/")
-        version = wheel.name.split("-")[1]
-    elif "@" in stack:
-        version = installed.versions.get(place.recipe.upstream.package)
-        if version is None or version.partition("+")[0] != place.release.version:
-            version = place.release.version
-    programs = place.root.recipes / place.recipe.stack / "smoke"
-    subject = Subject(installed.python, version, wheel)
-    done = smoke(
-        place.recipe, wanted, subject, programs, only=only or (), skip=skip or (), report=_say
-    )
+    work.recipe.arch(wanted.name)
+    if wheel is not None and not wheel.is_file():
+        msg = f"--wheel {wheel}: there is no such file"
+        raise InputError(msg, hint="`stackpatch build` makes it, below dist/")
+    programs = work.root.recipes / work.recipe.stack / "smoke"
+    with _place(python, image, ssh_config, wanted) as place:
+        installed = installed_version(place, work.recipe.upstream.pypi)
+        version = None
+        if wheel is not None:
+            version = wheel.name.split("-")[1]
+        elif "@" in stack:
+            version = installed
+            if version is None or version.partition("+")[0] != work.release.version:
+                version = work.release.version
+        done = smoke(
+            work.recipe,
+            wanted,
+            Subject(place, version, wheel),
+            programs,
+            only=only or (),
+            skip=skip or (),
+            report=_say,
+        )
+        subject = place.document() | _wheel(wheel)
     found = {
-        "stack": place.recipe.stack,
-        "version": installed.versions.get(place.recipe.upstream.package),
+        "stack": work.recipe.stack,
+        "version": installed,
         "arch": wanted.name,
-        "subject": _subject(subject),
+        "subject": subject,
         "device": done.device,
         "ran_on_device": done.ran_on_device,
         "summary": done.summary,
@@ -101,7 +122,42 @@ def command(
     if failed := done.of(Status.FAILED):
         names = ", ".join(result.name for result in failed)
         failure = FindingError(f"smoke failed on {wanted.name}: {names}")
-    output.emit("smoke", found, people(done, wanted.name), json=json, failure=failure)
+    lines = people(done, wanted.name)
+    if "no_gpu" in subject:
+        lines.append(f"the container had no GPU: {subject['no_gpu']}")
+    output.emit("smoke", found, lines, json=json, failure=failure)
+
+
+@contextlib.contextmanager
+def _place(
+    python: str | None, image: str | None, ssh_config: Path | None, arch: Arch
+) -> Iterator[Place]:
+    """Where the stack is. Raises InputError for options that do not say it, or contradict."""
+    from stackpatch.checks.place_ssh import SCHEME, Behind
+    from stackpatch.checks.places import Here
+    from stackpatch.errors import InputError
+    from stackpatch.installed.interpreter import ask
+
+    if python is not None and python.startswith(SCHEME):
+        if image is not None:
+            msg = "--image runs where DOCKER_HOST says; --python ssh://… is for no image"
+            raise InputError(msg, hint="DOCKER_HOST=ssh://host stackpatch smoke … --image REF")
+        yield Behind.parse(python, ssh_config)
+        return
+    if ssh_config is not None:
+        msg = "--ssh-config is for --python ssh://…"
+        raise InputError(msg)
+    if image is not None:
+        from stackpatch.checks.place_image import in_image
+
+        with in_image(image, arch.platform, python or "python3") as place:
+            yield place
+        return
+    if python is None:
+        msg = "smoke needs to know what to check"
+        hint = "--python PATH, --python ssh://host/PATH or --image REF"
+        raise InputError(msg, hint=hint)
+    yield Here(ask(Path(python)).python)
 
 
 def people(done: Smoke, arch: str) -> list[str]:
@@ -117,14 +173,12 @@ def _say(result: Result) -> None:
     output.note(f"{result.status.value:8} {result.name}: {result.why}")
 
 
-def _subject(subject: Subject) -> dict[str, object]:
+def _wheel(wheel: Path | None) -> dict[str, object]:
     from hashlib import sha256
 
-    found: dict[str, object] = {"kind": "python", "python": str(subject.python)}
-    if subject.wheel is not None:
-        found["wheel"] = subject.wheel.name
-        found["sha256"] = sha256(subject.wheel.read_bytes()).hexdigest()
-    return found
+    if wheel is None:
+        return {}
+    return {"wheel": wheel.name, "sha256": sha256(wheel.read_bytes()).hexdigest()}
 
 
 def _document(result: Result) -> dict[str, object]:

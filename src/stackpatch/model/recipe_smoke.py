@@ -16,6 +16,7 @@ class Builtin(StrEnum):
 
     FILES = "files"
     AUDIT = "audit"
+    SHADOWING = "shadowing"
 
 
 class SmokeCheck(Strict):
@@ -30,7 +31,8 @@ class SmokeCheck(Strict):
     builtin: Builtin | None = Field(
         default=None,
         description="files: the installed bytes are what the wheel's RECORD says. audit: the GPU "
-        "code that is installed runs on the arch.",
+        "code that is installed runs on the arch. shadowing: nothing is loaded instead of the "
+        "patched sources.",
     )
     timeout: int = Field(
         default=600,
