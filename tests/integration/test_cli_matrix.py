@@ -103,9 +103,11 @@ def test_the_forms_of_refs(project: Project, spec: str, versions: list[str]) -> 
         (("demo", "--refs", ">=9"), "no version of demo fits"),
         (("demo", "--refs", "1.3"), "nearest: 1.2, 1.10"),
         (("demo", "--refs", "git:v7"), "no branch or tag 'v7'"),
-        ((), "name one stack, or --all"),
-        (("demo", "--all"), "name one stack, or --all"),
+        ((), "name one stack or several, or --all"),
+        (("demo", "--all"), "name one stack or several, or --all"),
         (("--all", "--html", "x.html"), "--html writes one page for one stack"),
+        (("demo", "demo@1.0", "--html", "x.html"), "--html writes one page for one stack"),
+        (("demo", "nobody"), "no recipe for 'nobody'"),
         (("nobody",), "no recipe for 'nobody'"),
         (("demo@3",), "3"),
     ],
@@ -122,6 +124,16 @@ def test_all_stacks_in_one_document(project: Project) -> None:
     (only,) = ran.document["stacks"]
     assert only["stack"] == "demo"
     assert words(only) == EXPECTED
+
+
+def test_several_series_in_one_document(project: Project) -> None:
+    ran = project.run("matrix", "demo", "demo@1.0", "demo", "--refs", "all", "--json")
+    both = ran.document["stacks"]
+    assert len(both) == 2, "each once"
+    alone = project.run("matrix", "demo", "--refs", "all", "--json").document
+    assert both == [{k: v for k, v in alone.items() if k != "schema"}] * 2
+    text = project.run("matrix", "demo", "demo@1.0", "--refs", "all").out
+    assert text.count("the whole series applies up to: 1.1") == 2
 
 
 def test_a_second_run_needs_no_network_and_says_the_same(project: Project) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stackpatch.cli.terminal import Colour
     from stackpatch.cli.workspace import Workspace
     from stackpatch.series.matrix import Matrix
+    from stackpatch.series.memo import Memo
     from stackpatch.sources.store import Stored
 
 MARKS: dict[str, tuple[str, Colour]] = {
@@ -35,9 +36,9 @@ MARKS: dict[str, tuple[str, Colour]] = {
 
 
 def command(
-    stack: Annotated[
-        str | None,
-        typer.Argument(metavar="[STACK[@RELEASE]]", help="Whose series.", show_default=False),
+    stacks: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STACK[@RELEASE]]...", help="Whose series.", show_default=False),
     ] = None,
     *,
     all_: Annotated[bool, typer.Option("--all", help="Every stack that has a series.")] = False,
@@ -58,29 +59,38 @@ def command(
 ) -> None:
     """Judge every patch of a series at every upstream version."""
     from stackpatch.cli.workspace import open_workspace
+    from stackpatch.model.reference import StackRef
 
-    if (stack is None) == (not all_):
-        msg = "name one stack, or --all"
+    if bool(stacks) == all_:
+        msg = "name one stack or several, or --all"
         raise InputError(msg, hint="`stackpatch list` shows the stacks")
-    if html is not None and all_:
+    names = _with_series(root) if all_ else list(dict.fromkeys(stacks or ()))
+    if html is not None and (all_ or len(names) > 1):
         msg = "--html writes one page for one stack"
         raise InputError(msg, hint="name the stack")
-    if stack is not None:
-        work = open_workspace(stack, root, offline=offline)
-        matrix, versions = _matrix(work, refs)
-        document = matrix_document(work, matrix, versions)
-        if html is not None:
-            _write_html(html, work, document)
-        output.emit("matrix", document, _text(work, matrix), json=json)
-        return
     documents = []
     texts: list[str] = []
-    for name in _with_series(root):
-        work = open_workspace(name, root, offline=offline)
-        matrix, versions = _matrix(work, refs)
+    opened: dict[str, tuple[Workspace, Memo]] = {}
+    for name in names:
+        wanted = StackRef.parse(name)
+        if wanted.stack in opened:
+            first, memo = opened[wanted.stack]
+            work = first.at(wanted.release)
+        else:
+            work = open_workspace(name, root, offline=offline)
+            memo = work.memo()
+            opened[wanted.stack] = work, memo
+        matrix, versions = _matrix(work, memo, refs)
         documents.append(matrix_document(work, matrix, versions))
-        texts += [*_text(work, matrix), ""]
-    output.emit("matrix", {"stacks": documents}, texts, json=json)
+        texts += [*([""] if texts else []), *_text(work, matrix)]
+    for _, memo in opened.values():
+        memo.save()
+    if all_ or len(names) > 1:
+        output.emit("matrix", {"stacks": documents}, texts, json=json)
+        return
+    if html is not None:
+        _write_html(html, work, documents[0])
+    output.emit("matrix", documents[0], texts, json=json)
 
 
 def _with_series(root: Path | None) -> list[str]:
@@ -96,7 +106,7 @@ def _with_series(root: Path | None) -> list[str]:
     return found
 
 
-def _matrix(work: Workspace, refs: str) -> tuple[Matrix, list[Stored]]:
+def _matrix(work: Workspace, memo: Memo, refs: str) -> tuple[Matrix, list[Stored]]:
     from stackpatch.cli.progress import reporting
     from stackpatch.series.matrix import compute
 
@@ -104,7 +114,6 @@ def _matrix(work: Workspace, refs: str) -> tuple[Matrix, list[Stored]]:
         base = work.base(report)
         versions = select_versions(work, refs, report)
         work.on_base(base)
-        memo = work.memo()
         matrix = compute(
             work.store.objects,
             work.series.patches,
@@ -112,7 +121,6 @@ def _matrix(work: Workspace, refs: str) -> tuple[Matrix, list[Stored]]:
             memo,
             covers=lambda version: work.covers(_stored(versions, version)),
         )
-        memo.save()
     return matrix, versions
 
 
@@ -130,7 +138,6 @@ def select_versions(work: Workspace, refs: str, report: Report) -> list[Stored]:
 
     from stackpatch.cli.workspace import one_each
     from stackpatch.model.reference import VersionRef, version_number
-    from stackpatch.sources.fetch import index_versions
     from stackpatch.sources.store import version_key
 
     if refs == "stored":
@@ -145,6 +152,8 @@ def select_versions(work: Workspace, refs: str, report: Report) -> list[Stored]:
         raise InputError(msg, hint="write `all`, `>=0.6,<0.8` or `0.6.3,0.6.7`") from error
     known = {stored.version for stored in work.store.versions()}
     if not work.offline:
+        from stackpatch.sources.fetch import index_versions
+
         known |= set(index_versions(work.recipe))
     chosen = []
     for name in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,12 @@ class Workspace:
         from stackpatch.sources.store import SourceStore
 
         return SourceStore(self.recipe.stack)
+
+    def at(self, release: str | None) -> Workspace:
+        """Another release of the stack, with all that was read of the recipe and the store."""
+        beside = replace(self, release=self.recipe.release(release))
+        vars(beside)["store"] = self.store
+        return beside
 
     def base(self, report: Report, *, like: Stored | None = None) -> Stored:
         """The release in the source store, brought there if it is not.

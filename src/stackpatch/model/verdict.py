@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -74,8 +74,21 @@ class Verdict:
         return {
             "verdict": self.word.value,
             "detail": self.detail,
-            "evidence": [{**asdict(item), "layer": item.layer.value} for item in self.evidence],
-            "hunks": [asdict(hunk) for hunk in self.hunks],
+            "evidence": [
+                {
+                    "layer": item.layer.value,
+                    "says": item.says,
+                    "path": item.path,
+                    "line": item.line,
+                    "symbol": item.symbol,
+                    "text": item.text,
+                }
+                for item in self.evidence
+            ],
+            "hunks": [
+                {"path": hunk.path, "line": hunk.line, "symbol": hunk.symbol, "state": hunk.state}
+                for hunk in self.hunks
+            ],
         }
 
     @classmethod

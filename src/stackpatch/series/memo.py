@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,14 @@ from stackpatch.sources.objects import Entry
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
+
+# Symbols that were searched in the tree: symbol and path, as `whereabouts.places_of` takes them.
+_Asked = tuple[tuple[str, str], ...]
 
 # Raised whenever the rules of series/ change what a verdict may be.
 RULES = 3
@@ -50,7 +54,7 @@ class Memo:
         self._new = False
         self.hits = 0
         self.misses = 0
-        self._rules = f"{RULES}/{__version__}/{version('tree-sitter')}/{version('pygit2')}"
+        self._rules = _rules()
         if path is not None:
             self._known = _load(path, self._rules)
 
@@ -64,47 +68,55 @@ class Memo:
     ) -> Remembered:
         """`landed.examine`, or what it said the last time for the same inputs."""
         near = _key(objects, tree, patch, covers)
-        for key in self._keys(objects, tree, near):
-            remembered = self._recall(key)
-            if remembered is not None:
-                self.hits += 1
-                return remembered
+        here = f"{near}:{tree}"
+        remembered = self._recall(near) or self._recall(here)
+        if remembered is None:
+            remembered = self._recall_by_answers(objects, tree, near)
+        if remembered is not None:
+            self.hits += 1
+            return remembered
         self.misses += 1
+        self._new = True
         found = examine(objects, tree, patch, covers=covers)
         remembered = Remembered(found.verdict, dict(found.applied.changes))
         if found.whole_tree:
-            key = f"{near}:{tree}"
+            self._known[here] = _to_json(remembered)
         elif found.asked:
-            questions = [list(question) for question in found.asked]
-            self._note(near, questions)
-            key = _answered(objects, tree, near, questions)
+            self._known[f"{near}?"] = [*self._questions(near), found.asked]
+            key = self._known[here] = _answered(objects, tree, near, found.asked)
+            self._known[key] = _to_json(remembered)
         else:
-            key = near
-        self._known[key] = _to_json(remembered)
-        self._new = True
+            self._known[near] = _to_json(remembered)
         return remembered
-
-    def _keys(self, objects: Objects, tree: str, near: str) -> Iterator[str]:
-        """Under what this verdict may be known, what costs least first."""
-        yield near
-        yield f"{near}:{tree}"
-        traces = self._known.get(f"{near}?")
-        for questions in traces if isinstance(traces, list) else ():
-            yield _answered(objects, tree, near, questions)
 
     def _recall(self, key: str) -> Remembered | None:
         known = self._known.get(key)
-        if known is None:
-            return None
+        if isinstance(known, str):  # the key under which the answers are known
+            known = self._known.get(known)
         try:
-            return _from_json(known)
+            return _from_json(known) if known is not None else None
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
-    def _note(self, near: str, questions: list[list[str]]) -> None:
-        traces = self._known.setdefault(f"{near}?", [])
-        if questions not in traces:
-            traces.append(questions)
+    def _recall_by_answers(self, objects: Objects, tree: str, near: str) -> Remembered | None:
+        """A verdict whose questions this tree answers as the one did for which it was made."""
+        for asked in dict.fromkeys(self._questions(near)):
+            key = _answered(objects, tree, near, asked)
+            remembered = self._recall(key)
+            if remembered is not None:
+                self._known[f"{near}:{tree}"] = key  # this very tree need not be asked again
+                self._new = True
+                return remembered
+        return None
+
+    def _questions(self, near: str) -> list[_Asked]:
+        try:
+            return [
+                tuple((str(symbol), str(path)) for symbol, path in asked)
+                for asked in self._known.get(f"{near}?", ())
+            ]
+        except (TypeError, ValueError):
+            return []
 
     def save(self) -> None:
         """Write what is new to the file."""
@@ -112,6 +124,11 @@ class Memo:
             document = {"rules": self._rules, "verdicts": self._known}
             write_atomically(self._path, json.dumps(document).encode())
             self._new = False
+
+
+@cache
+def _rules() -> str:
+    return f"{RULES}/{__version__}/{version('tree-sitter')}/{version('pygit2')}"
 
 
 def _key(objects: Objects, tree: str, patch: Patch, covers: Callable[[str], bool]) -> str:
@@ -135,11 +152,10 @@ def _key(objects: Objects, tree: str, patch: Patch, covers: Callable[[str], bool
     return whole.hexdigest()
 
 
-def _answered(objects: Objects, tree: str, near: str, questions: list[list[str]]) -> str:
+def _answered(objects: Objects, tree: str, near: str, asked: _Asked) -> str:
     """The key of a verdict that these questions led to, with what this tree answers."""
     whole = hashlib.sha256()
-    for question in questions:
-        symbol, path = question
+    for symbol, path in asked:
         language = language_of(path)
         places = search(objects, tree, symbol, path, language) if language else []
         said = json.dumps([symbol, path, places], ensure_ascii=True)

@@ -6,6 +6,7 @@ and no child process is involved, so the cost depends on the paths touched and n
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ EXECUTABLE = int(FileMode.BLOB_EXECUTABLE)
 SYMLINK = int(FileMode.LINK)
 SUBMODULE = int(FileMode.COMMIT)
 DIRECTORY = int(FileMode.TREE)
+_TREE_ENTRY = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
@@ -269,16 +271,10 @@ class Objects:
         if kind != ObjectType.TREE:
             msg = f"{tree} is not a tree"
             raise KeyError(msg)
-        entries = {}
-        position = 0
-        while position < len(content):
-            space = content.index(b" ", position)
-            end = content.index(b"\0", space)
-            name = content[space + 1 : end].decode("utf-8", "surrogateescape")
-            entries[name] = Entry(
-                int(content[position:space], 8), content[end + 1 : end + 21].hex()
-            )
-            position = end + 21
+        entries = {
+            name.decode("utf-8", "surrogateescape"): Entry(int(mode, 8), digest.hex())
+            for mode, name, digest in _TREE_ENTRY.findall(content)
+        }
         self._trees[tree] = entries
         return entries
 
