@@ -20,12 +20,18 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "engine"
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A running engine. env: what a program needs to find it (DOCKER_HOST, PATH, …)."""
+    """A running engine. env: what a program needs to find it (DOCKER_HOST, PATH, …).
+
+    base: an image with Python and pip, by name and digest; small: one with busybox alone. Both are
+    in the registry and, as OCI layouts, on the disk.
+    """
 
     env: dict[str, str]
     registry: str
     base: str
     base_layout: Path
+    small: str
+    small_layout: Path
 
     @property
     def base_digest(self) -> str:
@@ -92,4 +98,6 @@ def _start() -> tuple[Engine | None, str]:
         told["STACKPATCH_TEST_REGISTRY"],
         told["STACKPATCH_TEST_BASE"],
         Path(told["STACKPATCH_TEST_BASE_LAYOUT"]),
+        told["STACKPATCH_TEST_SMALL"],
+        Path(told["STACKPATCH_TEST_SMALL_LAYOUT"]),
     ), ""

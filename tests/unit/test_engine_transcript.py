@@ -56,7 +56,7 @@ def test_a_step_of_buildah_is_named_with_what_it_said() -> None:
     text = (
         "STEP 1/3: FROM x\nSTEP 2/3: COPY a /a\nSTEP 3/3: RUN make all\ncc -o a a.c\n"
         "a.c:3: no such thing\n"
-        'Error: building at STEP "RUN make all": while running runtime: exit status 2\n'
+        'Error: building at STEP "RUN make all": exit status 2\n'
     )
     error = told(BuildahTranscript(), text, 1, "buildah")
     assert isinstance(error, FindingError)

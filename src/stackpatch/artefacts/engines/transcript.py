@@ -101,7 +101,7 @@ class BuildahTranscript:
         """The step that ran last, where a program in it ended badly."""
         if self.error is None or self.step is None:
             return None
-        ran = re.search(r"while running runtime: exit status (\d+)", self.error)
+        ran = re.search(r"building at STEP .*: exit status (\d+)$", self.error)
         if ran is None:
             return None
         self.step.failed = f"exit code: {ran[1]}"
