@@ -247,7 +247,7 @@ def test_a_token_that_ends_in_the_middle_is_renewed(
         made = opened(proxy.host, "a/long")
         Pusher(made, chunk=1024).blob(Blob.of_bytes(content))
         assert proxy.count("POST", ".*") == 2, "one without a token, one with: no second upload"
-    assert made.blob(Digest.of(content), len(content)) == content
+        assert made.blob(Digest.of(content), len(content)) == content
     assert len(tokens.asked) == 3
 
 
