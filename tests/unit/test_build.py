@@ -39,9 +39,9 @@ SM121 = parse_arch("sm121")
 GOLDEN = {
     "wheel": "c4c68933abdb7da0abcee6000ddd3999e6fa8b3e562797e6ecb1c67d2c18c2fe",
     "index": "cd0b9c3b8487d32b3086d427b821ec2bdd8c8cfb8e3f8cc249796557ac8194aa",
-    "sbom.cdx.json": "38a37fad70fc06103b26d6564554500357f3265906271ca5b0bdb5e24e0b6bd6",
-    "provenance.json": "9453ddb143b00cdcdacba6da9f1699a05a5bbaccbef6d2ea59e18abfb92d56d5",
-    "lock.json": "81bb3c0cfc4f6ee24fab0f03a6015b93d25652cb859f120d861dfbc9fc0c097d",
+    "sbom.cdx.json": "dc01951498846817cde0bd537bd3207d883312b436b138828c9c666958da826f",
+    "provenance.json": "de9b745765d4931e20886829e7dbaac426902eb9ea969f51492cfbfc258e810d",
+    "lock.json": "1415ae4ba70c1a9e1412295a953a1d2d264b53554e8a437c6ea9fc4c052f12b3",
 }
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
 
 from stackpatch.artefacts.base import USUAL_SITE
 from stackpatch.artefacts.build import IMAGE, LOCK, PROVENANCE, SBOM
+from stackpatch.artefacts.companions import asked_for, not_of_one_version, unmet
 from stackpatch.artefacts.finding import find_installed
 from stackpatch.artefacts.layout import write_layout
 from stackpatch.artefacts.lock import Output, Outputs, dump_lock
@@ -20,7 +24,7 @@ from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from stackpatch.artefacts.base import Base
@@ -40,6 +44,44 @@ def make(
 
     report: called with a label, bytes done, bytes in all, while a base is read.
     """
+    inputs = plan.inputs
+    wheel = _wheel(plan, prepared, folder)
+    below = _companions(plan, prepared, folder, report)
+    _refuse_misfits(plan, prepared)
+    site = _site(plan, base, wheel, report, outside=plan.external is not None)
+    image, index, elsewhere = _image(plan, base, wheel, site, below, folder)
+    made, digest = _output(wheel), str(image.digest)
+    lower = [(one.plan.inputs, one.plan.patches, _output(one.wheel)) for one in below]
+    _write(folder / SBOM, make_sbom(inputs, plan.patches, made, digest, lower))
+    pairs = [(its, output) for its, _, output in lower]
+    _write(folder / PROVENANCE, make_provenance(inputs, made, digest, pairs))
+    files = (made, *_listed(folder, image, but=made.path))
+    notes = (*_notes(plan, base, prepared, site), *_conflicts(plan, site, below))
+    if elsewhere:
+        size, place = sum(one.size for one in elsewhere), base.pinned.name or base.pinned.digest
+        left = f"image/ is without {len(elsewhere)} layers of the base, {size:,} bytes: they stay"
+        notes += (f"{left} in {place}, and `stackpatch publish` takes them from there",)
+    outputs = Outputs(made, str(image.digest), str(index), files, notes, elsewhere)
+    _write(folder / LOCK, dump_lock(inputs, outputs))
+    return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """A companion's patched wheel, and where it goes in the base."""
+
+    plan: Plan
+    base: Base
+    wheel: WheelResult
+    site: Site
+
+
+def _output(wheel: WheelResult) -> Output:
+    return Output(wheel.path.name, wheel.bytes, wheel.sha256)
+
+
+def _wheel(plan: Plan, prepared: Prepared, folder: Path) -> WheelResult:
+    """The patched wheel, in the folder."""
     inputs, shipped = plan.inputs, prepared.shipped
     if not shipped.content:
         msg = f"nothing that the series changes is in {inputs.wheel.file}"
@@ -51,7 +93,7 @@ def make(
     changes, originals = dict(shipped.content), dict(shipped.originals)
     if inputs.stamp is not None:
         _stamp(plan, prepared.wheel, changes, originals)
-    wheel = repack(
+    return repack(
         prepared.wheel,
         changes,
         local_version=inputs.patched,
@@ -60,20 +102,58 @@ def make(
         originals=originals,
         executable=shipped.executable,
     )
-    site = _site(plan, base, wheel, report)
-    image, index, elsewhere = _image(plan, base, wheel, site, folder)
-    made = Output(wheel.path.name, wheel.bytes, wheel.sha256)
-    _write(folder / SBOM, make_sbom(inputs, plan.patches, made, str(image.digest)))
-    _write(folder / PROVENANCE, make_provenance(inputs, made, str(image.digest)))
-    files = (made, *_listed(folder, image))
-    notes = _notes(plan, base, prepared, site)
-    if elsewhere:
-        size, place = sum(one.size for one in elsewhere), base.pinned.name or base.pinned.digest
-        left = f"image/ is without {len(elsewhere)} layers of the base, {size:,} bytes: they stay"
-        notes += (f"{left} in {place}, and `stackpatch publish` takes them from there",)
-    outputs = Outputs(made, str(image.digest), str(index), files, notes, elsewhere)
-    _write(folder / LOCK, dump_lock(inputs, outputs))
-    return outputs
+
+
+def _companions(
+    plan: Plan,
+    prepared: Prepared,
+    folder: Path,
+    report: Callable[[str, int, int | None], None] | None,
+) -> tuple[_Below, ...]:
+    """The patched wheels of the stacks that this one stands on, in the same folder."""
+    made = []
+    for one, its in zip(plan.companions, prepared.companions, strict=True):
+        wheel = _wheel(one.plan, its, folder)
+        outside = plan.external is not None
+        site = _site(one.plan, one.base, wheel, report, outside=outside)
+        made.append(_Below(one.plan, one.base, wheel, site))
+    return tuple(made)
+
+
+def _refuse_misfits(plan: Plan, prepared: Prepared) -> None:
+    """Refuse companions in a version that the released wheel's own metadata does not ask for.
+
+    Raises InputError.
+    """
+    inputs = plan.inputs
+    with RawZip(prepared.wheel) as source:
+        name = next((n for n in source.members if n.endswith(".dist-info/METADATA")), None)
+        metadata = source.read(source.members[name]) if name else b""
+    wanted = asked_for(metadata, platform=inputs.platform, python=None)
+    there: dict[str, str] = {
+        canonicalize_name(one.plan.inputs.distribution): one.plan.inputs.patched
+        for one in plan.companions
+    }
+    misfits = unmet(wanted, there)
+    if misfits:
+        msg = f"{inputs.wheel.file} asks for other versions than the recipe: {'; '.join(misfits)}"
+        raise InputError(msg, hint="correct `requires` of the release in the recipe")
+
+
+def _conflicts(plan: Plan, site: Site, below: Sequence[_Below]) -> tuple[str, ...]:
+    """Packages of the base that must be of one version with ours and are not.
+
+    Only as far as the base was read.
+    """
+    lines: list[str] = []
+    for one, its in ((plan, site), *((lower.plan, lower.site) for lower in below)):
+        if its.installed is None:
+            continue
+        package = canonicalize_name(one.inputs.distribution)
+        there = {**its.installed.versions, package: one.inputs.patched}
+        gone = taken_out(its, one.inputs.shadowed_by)
+        lines += not_of_one_version(package, set(one.same_version) - gone.keys(), there)
+    return tuple(f"the base image has {line}; it must be replaced" for line in lines)
 
 
 def _stamp(
@@ -108,9 +188,12 @@ def _site(
     base: Base,
     wheel: WheelResult,
     report: Callable[[str, int, int | None], None] | None,
+    *,
+    outside: bool,
 ) -> Site:
+    """Where the package lies. outside: another engine installs it, and nothing is read for it."""
     pinned = base.pinned
-    if base.source is None:
+    if base.source is None or outside:
         return Site(pinned.site or USUAL_SITE)
     if pinned.recorded and pinned.site is not None:
         return Site(pinned.site, python=pinned.python)
@@ -126,7 +209,12 @@ def _site(
 
 
 def _image(
-    plan: Plan, base: Base, wheel: WheelResult, site: Site, folder: Path
+    plan: Plan,
+    base: Base,
+    wheel: WheelResult,
+    site: Site,
+    below: Sequence[_Below],
+    folder: Path,
 ) -> tuple[Image, Digest, tuple[Descriptor, ...]]:
     """The image, its index's digest, and the layers that were not written."""
     inputs = plan.inputs
@@ -143,10 +231,46 @@ def _image(
     }
     if inputs.commit is not None:
         annotations["org.opencontainers.image.revision"] = inputs.commit
+    # A tag cannot hold a plus sign.
+    tag = f"{inputs.patched}-{inputs.arch}".replace("+", "_")
+    if below:
+        stood_on = (f"{one.plan.inputs.stack}={one.plan.inputs.patched}" for one in below)
+        labels["stackpatch.requires"] = " ".join(stood_on)
+    if plan.external is not None:
+        from stackpatch.artefacts.external import external_image
+
+        return external_image(
+            plan,
+            base,
+            [*((one.plan, one.wheel) for one in below), (plan, wheel)],
+            folder,
+            labels=labels,
+            annotations=annotations,
+            ref_name=tag,
+        )
+    under, blobs = base.image, {}
+    for one in below:
+        its = one.plan.inputs
+        lower = overlay(
+            base.image,
+            one.wheel,
+            one.site,
+            under=under,
+            base_name=base.pinned.name,
+            epoch=its.epoch,
+            labels={},
+            annotations={},
+            env=its.env,
+            shadowing=its.shadowed_by,
+            tree=one.plan.layout if one.base.pinned.editable else None,
+        )
+        under = lower.image
+        blobs[lower.layer.digest] = lower.layer.blob
     made = overlay(
         base.image,
         wheel,
         site,
+        under=under,
         base_name=base.pinned.name,
         epoch=inputs.epoch,
         labels=labels,
@@ -155,12 +279,10 @@ def _image(
         shadowing=plan.inputs.shadowed_by,
         tree=plan.layout if base.pinned.editable else None,
     )
-    # A tag cannot hold a plus sign.
-    tag = f"{inputs.patched}-{inputs.arch}".replace("+", "_")
     index = write_layout(
         folder / IMAGE,
         made.image,
-        {made.layer.digest: made.layer.blob},
+        {**blobs, made.layer.digest: made.layer.blob},
         base=base.layout,
         annotations={"org.opencontainers.image.ref.name": tag},
         sparse=base.source is not None and base.layout is None,
@@ -170,12 +292,12 @@ def _image(
     return made.image, index, elsewhere
 
 
-def _listed(folder: Path, image: Image) -> list[Output]:
-    """Every file of the result but wheel and lock; a layer's digest is in its name."""
+def _listed(folder: Path, image: Image, *, but: str) -> list[Output]:
+    """Every file of the result but one and the lock; a layer's digest is in its name."""
     known = {layer.digest.hex for layer in image.layers}
     files = []
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() or path.suffix == ".whl":
+        if path.is_dir() or path.name == but:
             continue
         digest = path.name if path.name in known else Digest.of_file(path).hex
         files.append(Output(path.relative_to(folder).as_posix(), path.stat().st_size, digest))
@@ -185,7 +307,7 @@ def _listed(folder: Path, image: Image) -> list[Output]:
 def _notes(plan: Plan, base: Base, prepared: Prepared, site: Site) -> tuple[str, ...]:
     """What a person should know of the result."""
     notes = [f"not in the wheel, so not in the result: {path}" for path in prepared.shipped.outside]
-    if base.source is None:
+    if base.source is None or plan.external is not None:
         return tuple(notes)
     name = base.pinned.name or "the base image"
     if base.pinned.recorded:

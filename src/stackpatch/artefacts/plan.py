@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from packaging.utils import parse_wheel_filename
 
 import stackpatch
-from stackpatch.artefacts.lock import Inputs, Pinned, PinnedBase, PinnedPatch, rfc3339
+from stackpatch.artefacts.lock import (
+    Inputs,
+    Pinned,
+    PinnedBase,
+    PinnedPatch,
+    PinnedStack,
+    rfc3339,
+)
 from stackpatch.artefacts.stamp import patched_version
 from stackpatch.errors import InputError
 from stackpatch.model.layout import Layout
@@ -23,6 +30,8 @@ from stackpatch.model.reference import SourceKind
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stackpatch.artefacts.base import Base
+    from stackpatch.artefacts.external import External
     from stackpatch.model.arch import Arch
     from stackpatch.model.patch import Patch
     from stackpatch.model.recipe import Recipe, Release
@@ -47,13 +56,21 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One build. patches: those for the arch, in order. why: one sentence about the engine."""
+    """One build. patches: those for the arch, in order. why: one sentence about the engine.
+
+    companions: the plans of the patched stacks that this one stands on, whose wheels go into the
+    same result, below it in the image. external: the engine that makes the image where it is not
+    the built-in one. same_version: distributions that must be of the stack's version.
+    """
 
     inputs: Inputs
     engine: Engine
     why: str
     patches: tuple[Patch, ...]
     layout: Layout
+    companions: tuple[Companion, ...] = ()
+    external: External | None = None
+    same_version: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -80,12 +97,35 @@ class Plan:
             f"release  {one.tag or 'no tag'}, {commit}",
             f"series   {one.series}, {patches}, sha256 {one.series_sha256[:12]}",
             *(f"         {patch.name}" for patch in self.patches),
+            *(f"needs    {_needed(required)}" for required in one.requires),
             f"base     {base}",
-            f"engine   {self.engine}: {self.why}",
+            f"engine   {self.engine}: {self.why}{self._version()}",
             f"env      {env or '-'}",
             f"time     {rfc3339(one.epoch)}",
             f"result   {self.folder}, key {self.key[:12]}",
         )
+
+    def _version(self) -> str:
+        return "" if self.external is None else f"; {self.external.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A patched stack that another one stands on: its recipe, release, plan, and its base.
+
+    The base is the other's, with what is known of this stack's place in it.
+    """
+
+    recipe: Recipe
+    release: Release
+    plan: Plan
+    base: Base
+
+
+def _needed(required: PinnedStack) -> str:
+    if required.patched is None:
+        return f"{required.stack} {required.version} as released: no series for it is known"
+    return f"{required.stack} {required.version} as {required.patched}, built with it"
 
 
 def make_plan(
@@ -96,8 +136,13 @@ def make_plan(
     *,
     engine: str = "auto",
     base: PinnedBase,
+    companions: tuple[Companion, ...] = (),
+    requires: tuple[PinnedStack, ...] = (),
+    external: External | None = None,
 ) -> Plan:
     """Decide a build. engine: `auto` or an engine's name.
+
+    requires: the stacks that the release needs; companions: those of them that are built too.
 
     Raises InputError where the recipe or the series cannot give one.
     """
@@ -132,10 +177,16 @@ def make_plan(
         shadowed_by=tuple(recipe.shadowed_by),
         base=base,
         engine=chosen.value,
-        engine_version=OVERLAY_VERSION,
+        engine_version=OVERLAY_VERSION if external is None else external.version,
         stackpatch=stackpatch.__version__,
+        requires=requires,
+        engine_settings={} if external is None else external.pinned(),
     )
-    return Plan(inputs, chosen, why, narrowed.patches, layout)
+    if (chosen is Engine.OVERLAY) != (external is None):
+        msg = f"the {chosen} engine needs its settings"
+        raise InputError(msg, hint="use --engine overlay where nothing must be compiled")
+    family = tuple(recipe.same_version)
+    return Plan(inputs, chosen, why, narrowed.patches, layout, companions, external, family)
 
 
 def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple[Engine, str]:
@@ -147,11 +198,8 @@ def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple
     if requested not in ("auto", *Engine):
         msg = f"unknown engine {requested!r}"
         raise InputError(msg, hint=f"known: auto, {', '.join(Engine)}")
-    if requested == Engine.OVERLAY:
-        return Engine.OVERLAY, "asked for"
     if requested != "auto":
-        msg = f"the {requested} engine is not built in yet"
-        raise InputError(msg, hint="use --engine overlay where nothing must be compiled")
+        return Engine(requested), "asked for"
     portable = all(tag.platform == "any" for tag in parse_wheel_filename(wheel)[3])
     if portable:
         return Engine.OVERLAY, (
@@ -164,8 +212,8 @@ def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple
         msg = f"the series changes what must be compiled: {shown}"
         raise InputError(
             msg,
-            hint="buildx and buildah would serve and are not built in yet; if these files are"
-            " compiled at run time, say --engine overlay",
+            hint="name the engine that compiles them: --engine buildx or buildah; if these files"
+            " are compiled at run time, say --engine overlay",
         )
     return Engine.OVERLAY, "the series changes interpreted files only"
 

@@ -9,6 +9,16 @@ import typer
 
 from stackpatch.cli import output
 from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.engines import (
+    BuildArgOption,
+    BuilderOption,
+    CacheFromOption,
+    CacheToOption,
+    CaFileOption,
+    CudaOption,
+    NetworkOption,
+    PipConfigOption,
+)
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +46,7 @@ def command(
         typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …", show_default=False),
     ] = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar="ENGINE", help="auto or overlay.")
+        str, typer.Option("--engine", metavar="ENGINE", help="auto, overlay, buildx or buildah.")
     ] = "auto",
     base: Annotated[
         str | None,
@@ -77,11 +87,20 @@ def command(
         bool,
         typer.Option("--save-lock", help="Keep the lock in recipes/STACK.lock.json as well."),
     ] = False,
+    builder: BuilderOption = None,
+    cache_from: CacheFromOption = None,
+    cache_to: CacheToOption = None,
+    ca_file: CaFileOption = None,
+    pip_config: PipConfigOption = None,
+    build_arg: BuildArgOption = None,
+    cuda: CudaOption = None,
+    network: NetworkOption = "none",
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
     from stackpatch.artefacts.release import build_release, plan_release
+    from stackpatch.cli.engines import external
     from stackpatch.cli.locks import check_result, differing, keep_lock, locked_build
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
@@ -111,6 +130,22 @@ def command(
         base=base or "scratch",
         site=site,
         remote=_remote(offline=offline),
+        collection=work.collection,
+        external=external(
+            engine,
+            stack=work.recipe.stack,
+            root=work.collection.root,
+            arch=wanted,
+            build_args=build_arg or (),
+            locked=locked.inputs["engine"] if locked is not None else None,
+            cuda=cuda,
+            builder=builder,
+            cache_from=cache_from or (),
+            cache_to=cache_to or (),
+            ca_file=ca_file,
+            pip_config=pip_config,
+            network=network,
+        ),
     )
     if locked is not None:
         differing(locked, plan, json=json)

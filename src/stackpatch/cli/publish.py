@@ -80,7 +80,13 @@ def _finished(work: Workspace, arch: str, out: Path) -> Finished:
 
     # Base and engine are what the build chose: the lock has them, the recipe does not.
     plan, _ = plan_release(
-        work.recipe, work.release, parse_arch(arch), work.series, engine="overlay", base="scratch"
+        work.recipe,
+        work.release,
+        parse_arch(arch),
+        work.series,
+        engine="overlay",
+        base="scratch",
+        collection=work.collection,
     )
     return open_finished(out / plan.folder, plan.inputs.json())
 

@@ -117,7 +117,10 @@ def open_finished(folder: Path, expected: Mapping[str, Any]) -> Finished:
 
 def _comparable(inputs: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """What both sides must agree in; keys that `other` does not know are left out."""
-    return {k: v for k, v in inputs.items() if k not in _OF_THE_BUILD and k in other}
+    found = {k: v for k, v in inputs.items() if k not in _OF_THE_BUILD and k in other}
+    # A required stack's key names its base too, which is the build's choice.
+    found["requires"] = [{**one, "key": None} for one in inputs.get("requires", ())]
+    return found
 
 
 def _unchanged(folder: Path, outputs: Outputs) -> None:
