@@ -17,6 +17,7 @@ from stackpatch.artefacts.lock import (
     Pinned,
     PinnedBase,
     PinnedPatch,
+    PinnedStack,
     differences,
     dump_lock,
     intact,
@@ -97,6 +98,8 @@ OTHER: dict[str, Any] = {
     "engine": "buildx",
     "engine_version": "3",
     "stackpatch": "9",
+    "requires": (PinnedStack("other", "2"),),
+    "engine_settings": {"dockerfile": "d" * 64},
 }
 
 

@@ -59,7 +59,7 @@ def test_sources_of_compiled_code_are_refused_by_name(path: str) -> None:
     with pytest.raises(InputError, match="must be compiled") as caught:
         choose_engine("auto", BOUND, [patch("demo/gate.py"), patch(path)])
     assert path in caught.value.message
-    assert "not built in yet" in str(caught.value.hint)
+    assert "--engine buildx or buildah" in str(caught.value.hint)
 
 
 def test_many_such_files_are_counted() -> None:
@@ -73,9 +73,15 @@ def test_a_person_may_insist_on_the_overlay() -> None:
 
 
 @pytest.mark.parametrize("engine", ["buildx", "buildah"])
-def test_engines_that_are_not_there_are_said_so(engine: str) -> None:
-    with pytest.raises(InputError, match=f"the {engine} engine is not built in yet"):
-        choose_engine(engine, PURE, [])
+def test_engines_of_their_own_are_taken_when_asked_for(engine: str) -> None:
+    assert choose_engine(engine, PURE, []) == (engine, "asked for")
+    assert choose_engine(engine, BOUND, [patch("csrc/k.cu")])[0] == engine
+
+
+@pytest.mark.parametrize("engine", ["buildx", "buildah"])
+def test_an_engine_without_its_settings_gives_no_plan(tmp_path: Path, engine: str) -> None:
+    with pytest.raises(InputError, match=f"the {engine} engine needs its settings"):
+        make_stack(tmp_path).plan(base=open_base("scratch", SM121), engine=engine)
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
