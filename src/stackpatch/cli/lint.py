@@ -25,6 +25,7 @@ def command(
     root: RootOption = None,
 ) -> None:
     """Check recipes and patch headers; report every error at once."""
+    from stackpatch.cli.effects import wrong_effects
     from stackpatch.cli.gates import unexplained_gates
     from stackpatch.installed.caches import CACHES
     from stackpatch.model.collection import Collection
@@ -32,6 +33,7 @@ def command(
 
     collection = Collection(find_root(root).path)
     report = lint(collection, stacks or (), known_caches=frozenset(CACHES))
+    report.problems = sorted([*report.problems, *wrong_effects(collection, stacks or ())])
     report.warnings = sorted([*report.warnings, *unexplained_gates(collection, stacks or ())])
     problems, warnings = report.problems, report.warnings
     if strict:
