@@ -24,8 +24,8 @@ releases:
         bytes: 10
     series: v1.0
 archs:
-  sm120: {cuda: ">=12.8", verified: unverified}
-  sm121: {cuda: ">=12.9", verified: unverified, notes: DGX Spark}
+  sm120: {cuda: ">=12.8"}
+  sm121: {cuda: ">=12.9", notes: DGX Spark}
 caches: [flashinfer-jit]
 """
 

@@ -38,8 +38,8 @@ releases:
     date: "2026-01-01T00:00:00Z"
 {artefacts}    series: v1.0
 archs:
-  sm120: {{cuda: ">=12.8", verified: unverified}}
-  sm121: {{cuda: ">=12.9", verified: unverified}}
+  sm120: {{cuda: ">=12.8"}}
+  sm121: {{cuda: ">=12.9"}}
 caches: [flashinfer-jit]
 """
 

@@ -49,10 +49,8 @@ archs:
   sm121:
     env: {{DEMO_ARCH: "12.1a"}}
     cuda: ">=12.9"
-    verified: unverified
   sm120:
     cuda: ">=12.8"
-    verified: unverified
 caches: [flashinfer-jit]
 shadowed-by: [torch]
 """

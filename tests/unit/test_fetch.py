@@ -84,7 +84,7 @@ default: "1.0"
 releases:
 {releases}
 archs:
-  sm121: {{cuda: ">=12.9", verified: unverified}}
+  sm121: {{cuda: ">=12.9"}}
 """
 
 

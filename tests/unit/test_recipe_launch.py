@@ -30,8 +30,8 @@ LAUNCH = """\
       - {releases: ">=2", when: any, env: {SERVER_WAIT: "1"}, why: it hangs}
 """
 GOOD = RECIPE.replace(
-    '  sm120: {cuda: ">=12.8", verified: unverified}\n',
-    '  sm120:\n    cuda: ">=12.8"\n    verified: unverified\n'
+    '  sm120: {cuda: ">=12.8"}\n',
+    '  sm120:\n    cuda: ">=12.8"\n'
     "    build-args: {CUDA_ARCHITECTURES: 120-real}\n" + LAUNCH,
 )
 

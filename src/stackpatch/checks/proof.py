@@ -94,7 +94,10 @@ def read_proof(folder: Path) -> Proof | None:
     smokes = tuple(_document(p, SMOKE_SCHEMA) for p in sorted(folder.glob("smoke-*.json")))
     try:
         outputs = lock["outputs"]
-        wheel = next(f["sha256"] for f in outputs["files"] if f["path"] == outputs["wheel"])
+        # Of a release that is built from its git tree there is an image and no wheel.
+        wheel = ""
+        if outputs.get("wheel") is not None:
+            wheel = next(f["sha256"] for f in outputs["files"] if f["path"] == outputs["wheel"])
         inputs = lock["inputs"]
         return Proof(
             str(inputs["patched-version"]),
@@ -107,6 +110,13 @@ def read_proof(folder: Path) -> Proof | None:
     except (KeyError, TypeError, StopIteration) as error:
         msg = f"{folder / LOCK} is not a lock of a build: {error!r}"
         raise InputError(msg, where=str(folder / LOCK)) from error
+
+
+def known(
+    recipes: Path, stack: str, version: str, arch: str, series_sha256: str
+) -> dict[Step, Seen]:
+    """What is known of a release on an arch, from its folder. Raises InputError for broken files."""
+    return judge(read_proof(folder_of(recipes, stack, version, arch)), series_sha256)
 
 
 def judge(proof: Proof | None, series_sha256: str) -> dict[Step, Seen]:
@@ -125,7 +135,11 @@ def judge(proof: Proof | None, series_sha256: str) -> dict[Step, Seen]:
             State.YES, f"{len(inputs['series']['patches'])} patches, all guards", when, where
         ),
         Step.BUILDS: Seen(
-            State.YES, f"{inputs['engine']['name']}, sha256 {proof.wheel_sha256[:12]}", when, where
+            State.YES,
+            f"{inputs['engine']['name']}"
+            + f", wheel's sha256 {proof.wheel_sha256[:12]}" * bool(proof.wheel_sha256),
+            when,
+            where,
         ),
         Step.INSTALLS: _check(smokes, "files", needs_wheel=proof.wheel_sha256),
         Step.IMAGE: Seen(State.YES, str(outputs["image"]["digest"])[:19], when, where),

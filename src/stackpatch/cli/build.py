@@ -100,6 +100,8 @@ def command(
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
     from stackpatch.artefacts.release import build_release, plan_release
+    from stackpatch.checks.proof import how_far, known
+    from stackpatch.artefacts.tree_plan import has_no_wheel
     from stackpatch.cli.engines import external
     from stackpatch.cli.locks import check_result, differing, keep_lock, locked_build
     from stackpatch.cli.progress import reporting
@@ -121,6 +123,22 @@ def command(
         raise InputError(msg, hint="say what to build: STACK --arch ARCH, or --from-lock FILE")
     work = open_workspace(stack, root, offline=offline)
     wanted = parse_arch(arch)
+    if has_no_wheel(work.release):
+        from stackpatch.cli.build_tree import run
+
+        run(
+            work,
+            wanted,
+            engine=engine,
+            base=base,
+            site=site,
+            remote=_remote(offline=offline),
+            out=out,
+            dry_run=dry_run,
+            offline=offline,
+            json=json,
+        )
+        return
     plan, base_image = plan_release(
         work.recipe,
         work.release,
@@ -153,6 +171,8 @@ def command(
         document = {"plan": plan.inputs.json(), "key": plan.key, "folder": str(out / plan.folder)}
         output.emit("build-plan", document, [*plan.lines(), *base_image.lines()], json=json)
         return
+    one = plan.inputs
+    seen = known(work.collection.recipes, one.stack, one.version, one.arch, one.series_sha256)
     advice = for_build(work.recipe.stack, work.release.version, wanted.name)
     with reporting() as report:
         result = build_release(
@@ -168,10 +188,11 @@ def command(
         )
         told = _gates(work, wanted, plan, report)
     kept = keep_lock(work, result) if save_lock else None
-    state = work.recipe.arch(wanted.name).verified.value
+    state = how_far(seen)
     whole: dict[str, object] = {
         **result.json(),
         "verified": state,
+        "proven": {step.value: one.json() for step, one in seen.items()},
         "gates": None if told is None else told.document,
     }
     if told is None:
@@ -240,8 +261,5 @@ def _text(result: BuildResult, advice: Sequence[Advice], state: str) -> list[str
         if one.command is not None:
             lines.append(f"clear    {one.cache.name}, where this is installed: {one.command}")
             lines.append(f"         {one.why}")
-    if state == "unverified":
-        lines.append(f"state    {state}: nobody has run this on {result.plan.inputs.arch}")
-    else:
-        lines.append(f"state    {state} (see the recipe's notes)")
+    lines.append(f"state    on {result.plan.inputs.arch}: {state} (docs/proven.md)")
     return lines

@@ -159,7 +159,7 @@ def with_table(text: str, collection: Collection) -> str:
 
 def _all(collection: Collection) -> Iterator[tuple[str, str, str, Mapping[Step, Seen]]]:
     """Every stack, release with a series, arch, and what is known of it."""
-    from stackpatch.checks.proof import folder_of, judge, read_proof
+    from stackpatch.checks.proof import known
 
     for stack in collection.stacks():
         recipe = collection.recipe(stack)
@@ -169,8 +169,7 @@ def _all(collection: Collection) -> Iterator[tuple[str, str, str, Mapping[Step, 
                 narrowed = series.for_arch(arch)
                 if not narrowed.patches:
                     continue
-                folder = folder_of(collection.recipes, stack, release.version, arch)
-                steps = judge(read_proof(folder), narrowed.digest)
+                steps = known(collection.recipes, stack, release.version, arch, narrowed.digest)
                 yield stack, release.version, arch, steps
 
 

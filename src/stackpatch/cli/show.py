@@ -11,6 +11,9 @@ from stackpatch.cli import output
 from stackpatch.cli.context import JsonOption, RootOption, find_root
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stackpatch.checks.proof import Seen, Step
     from stackpatch.model.recipe import ArchSettings, Recipe, Release
     from stackpatch.model.series import Series
 
@@ -27,6 +30,7 @@ def command(
     root: RootOption = None,
 ) -> None:
     """Show one recipe, resolved for a release."""
+    from stackpatch.checks.proof import known
     from stackpatch.model.arch import parse_arch
     from stackpatch.model.collection import Collection
     from stackpatch.model.reference import StackRef
@@ -41,10 +45,23 @@ def command(
         name = parse_arch(arch).name
         archs = {name: recipe.arch(name)}
         series = series.for_arch(name)
+    proven = {}
+    for name in archs:
+        narrowed = series.for_arch(name)
+        if narrowed.patches:
+            proven[name] = known(
+                collection.recipes, recipe.stack, release.version, name, narrowed.digest
+            )
     output.emit(
         "show",
-        _document(recipe, release, archs, series),
-        _text(recipe, release, archs, series),
+        {
+            **_document(recipe, release, archs, series),
+            "proven": {
+                name: {step.value: one.json() for step, one in steps.items()}
+                for name, steps in proven.items()
+            },
+        },
+        _text(recipe, release, archs, series, proven),
         json=json,
     )
 
@@ -101,8 +118,14 @@ def _document(
 
 
 def _text(
-    recipe: Recipe, release: Release, archs: dict[str, ArchSettings], series: Series
+    recipe: Recipe,
+    release: Release,
+    archs: dict[str, ArchSettings],
+    series: Series,
+    proven: Mapping[str, Mapping[Step, Seen]],
 ) -> list[str]:
+    from stackpatch.checks.proof import how_far
+
     evidence = release.commit_evidence
     lines = [
         f"{recipe.stack} {release.version}: {recipe.summary}",
@@ -124,7 +147,9 @@ def _text(
     lines += ["", "arches"]
     for name, settings in archs.items():
         env = " ".join(f"{key}={value!r}" for key, value in settings.env.items())
-        lines.append(f"  {name}  CUDA {settings.cuda}, {settings.verified}  {env}".rstrip())
+        lines.append(f"  {name}  CUDA {settings.cuda}  {env}".rstrip())
+        if name in proven:
+            lines.append(f"         {how_far(proven[name])}")
         lines += [f"         {line}" for line in settings.notes.splitlines()]
         lines += _launch(settings, release)
     lines += ["", f"patches ({series.where})" if series.patches else "patches: none"]

@@ -55,14 +55,6 @@ class EvidenceKind(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Verified(StrEnum):
-    """How far somebody got with a stack on an arch."""
-
-    UNVERIFIED = "unverified"
-    BUILDS = "builds"
-    RUNS = "runs"
-
-
 class Upstream(Strict):
     """Where the upstream project is found."""
 
@@ -225,7 +217,7 @@ class Release(Strict):
 
 
 class ArchSettings(Strict):
-    """What the stack needs on one GPU architecture, and who has seen it work there."""
+    """What the stack needs on one GPU architecture."""
 
     env: dict[VariableName, VariableValue] = Field(
         default={}, description="Environment to build with and to run with on this arch."
@@ -238,10 +230,6 @@ class ArchSettings(Strict):
         default=(), description="What to start the server with where its own choice does not do."
     )
     cuda: RangeText = Field(description="CUDA toolkits that serve for the arch, a PEP 440 range.")
-    verified: Verified = Field(
-        description="How far somebody got: unverified, builds, runs. Above unverified, the notes "
-        "say who, where and with what."
-    )
     notes: str = Field(default="", description="What a person must know on this arch.")
 
 
