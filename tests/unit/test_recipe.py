@@ -730,7 +730,7 @@ def test_every_problem_of_a_file_in_one_run() -> None:
         "1: stack: 'demo' in a file named other.yaml; they must agree",
         (
             "3: extra: unknown key; known: stack, summary, upstream, layouts, python, default, "
-            "releases, archs, caches, shadowed-by, gates, smoke and 3 more"
+            "releases, archs, caches, shadowed-by, same-version, gates and 4 more"
         ),
         "8: upstream.package: the key stands twice (first on line 7)",
         '15: releases[0].version: 1.0 is YAML for a number; quote it: "1.0"',
