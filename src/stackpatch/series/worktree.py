@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Upstream files may hold conflict markers of their own (tests of merge tools do); ours are told
 # apart by their labels.
 OURS, THEIRS = b"<<<<<<< upstream ", b">>>>>>> stackpatch "
+# Above the attributes of upstream's own: those would convert files that nobody touched, on their
+# way out or back in, and every such file would end up in the patch.
+_AS_STORED = b"* -text -filter -ident !working-tree-encoding\n"
 _GIT_ENV = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_SYSTEM": "/dev/null",
@@ -42,6 +45,7 @@ def create(folder: Path, objects: Objects, tree: str, patch: Patch, onto: str) -
         _git(scratch, "init", "-q", "--template=")
         alternates = scratch / ".git" / "objects" / "info" / "alternates"
         write_atomically(alternates, f"{(objects.path / 'objects').absolute()}\n".encode())
+        write_atomically(scratch / ".git" / "info" / "attributes", _AS_STORED)
         commit = _git(scratch, "commit-tree", tree, "-m", f"upstream {onto}").strip()
         _git(scratch, "update-ref", "HEAD", commit)
         _git(scratch, "read-tree", tree)

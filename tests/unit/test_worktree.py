@@ -1,0 +1,261 @@
+"""The work tree of a conflict, by itself: what stands in it, and what is read back from it."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.gitlab import Lab, Link, Script, Submodule, Thing
+
+from stackpatch.errors import FindingError, InputError, WaitingError
+from stackpatch.model.patch import parse_patch
+from stackpatch.series import worktree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from stackpatch.model.patch import Patch
+
+BASE = "".join(f"line {number}\n" for number in range(40))
+OURS = BASE.replace("line 5\n", "line five\n").replace("line 30\n", "line thirty\n")
+THEIRS = BASE.replace("line 5\n", "upstream's five\n")
+MARKERS = "<<<<<<< HEAD\nours\n=======\ntheirs\n>>>>>>> branch\n"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path / "lab.git")
+
+
+def tree(lab: Lab, files: Mapping[str, Thing]) -> str:
+    return lab.tree(lab.commit(files))
+
+
+def patch(lab: Lab, base: Mapping[str, Thing], ours: Mapping[str, Thing]) -> Patch:
+    return parse_patch("0001-x.patch", lab.mail(base, ours, "A change"))
+
+
+def status(folder: Path) -> list[str]:
+    done = subprocess.run(
+        ("git", "-C", folder, "status", "--porcelain", "-uall"), capture_output=True, check=True
+    )
+    return done.stdout.decode().splitlines()
+
+
+# --- making it --------------------------------------------------------------------------------
+
+
+def test_what_has_a_place_is_in_and_the_rest_between_markers(lab: Lab, tmp_path: Path) -> None:
+    ours, new = patch(lab, {"f": BASE}, {"f": OURS}), tree(lab, {"f": THEIRS, "other": "x\n"})
+    unmerged = worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0")
+    assert unmerged == ("f",)
+    text = (tmp_path / "w" / "f").read_text()
+    assert "line thirty\n" in text, "the hunk without a conflict is in"
+    assert text.count("<<<<<<< upstream v2.0\n") == 1
+    assert text.count(">>>>>>> stackpatch 0001-x.patch\n") == 1
+    inside = text.split("<<<<<<< upstream v2.0\n")[1].split(">>>>>>> ")[0]
+    assert [part for part in ("upstream's five", "line 5", "line five") if part in inside]
+    assert (tmp_path / "w" / "other").read_text() == "x\n"
+    assert status(tmp_path / "w") == [" M f"], "git shows the person what is half in"
+
+
+def test_a_patch_that_merges_leaves_nothing_to_do(lab: Lab, tmp_path: Path) -> None:
+    ours = patch(lab, {"f": BASE}, {"f": OURS})
+    new = tree(lab, {"f": "new\n" * 3 + BASE})
+    assert worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0") == ()
+    assert (tmp_path / "w" / "f").read_text() == "new\n" * 3 + OURS
+
+
+def test_without_the_base_only_proven_places_are_filled(lab: Lab, tmp_path: Path) -> None:
+    """The store does not know the file that the patch was made on: no merge, no markers."""
+    ours, new = patch(lab, {"f": BASE}, {"f": OURS}), tree(lab, {"f": THEIRS})
+    other = Lab(tmp_path / "other.git")
+    there = tree(other, {"f": THEIRS})
+    assert there == new
+    assert worktree.create(tmp_path / "w", other.objects, there, ours, "v2.0") == ("f",)
+    text = (tmp_path / "w" / "f").read_text()
+    assert "<<<<<<<" not in text
+    assert "upstream's five" in text
+
+
+GONE: dict[str, Mapping[str, Thing]] = {
+    "deleted": {"other": "x\n"},
+    "renamed": {"g": BASE},
+    "a link": {"f": Link(b"other"), "other": BASE},
+    "a submodule": {"f": Submodule()},
+    "a folder": {"f/inside": BASE},
+}
+
+
+@pytest.mark.parametrize("kind", GONE)
+def test_upstream_put_something_else_there(lab: Lab, tmp_path: Path, kind: str) -> None:
+    ours, new = patch(lab, {"f": BASE}, {"f": OURS}), tree(lab, GONE[kind])
+    outside = tmp_path / "other"
+    outside.write_text("outside\n")
+    assert worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0") == ("f",)
+    if kind == "a link":
+        assert (tmp_path / "w" / "f").is_symlink()
+        assert (tmp_path / "w" / "other").read_text() == BASE, "never written through a link"
+    if kind == "a folder":
+        assert (tmp_path / "w" / "f" / "inside").read_text() == BASE
+    if kind != "a submodule":  # whose folder git misses
+        assert status(tmp_path / "w") == []
+
+
+def test_files_that_come_and_go(lab: Lab, tmp_path: Path) -> None:
+    base: dict[str, Thing] = {"old": "old\n", "keep": "k\n"}
+    ours = patch(lab, base, {"keep": "k\n", "new": Script(b"#!/bin/sh\n")})
+    made = tree(lab, base)
+    assert worktree.create(tmp_path / "w", lab.objects, made, ours, "v2.0") == ()
+    assert not (tmp_path / "w" / "old").exists()
+    assert (tmp_path / "w" / "new").read_bytes() == b"#!/bin/sh\n"
+    taken = tree(lab, base | {"new": "upstream has one\n"})
+    assert worktree.create(tmp_path / "x", lab.objects, taken, ours, "v2.0") == ("new",)
+    assert (tmp_path / "x" / "new").read_text() == "upstream has one\n"
+
+
+def test_made_anew_it_is_new(lab: Lab, tmp_path: Path) -> None:
+    ours, new = patch(lab, {"f": BASE}, {"f": OURS}), tree(lab, {"f": THEIRS})
+    worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0")
+    first = (tmp_path / "w" / "f").read_bytes()
+    (tmp_path / "w" / "f").write_text("mine\n")
+    (tmp_path / "w" / "mine").write_text("mine\n")
+    worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0")
+    assert (tmp_path / "w" / "f").read_bytes() == first
+    assert not (tmp_path / "w" / "mine").exists()
+    worktree.remove(tmp_path / "w")
+    worktree.remove(tmp_path / "w")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lab.git"]
+
+
+# --- reading it -------------------------------------------------------------------------------
+
+
+def ready(lab: Lab, folder: Path, **more: Thing) -> tuple[str, Patch]:
+    """A work tree in which `f` conflicts, and the tree that it was made of."""
+    files: dict[str, Thing] = {"f": THEIRS, **more}
+    ours, new = patch(lab, {"f": BASE}, {"f": OURS}), tree(lab, files)
+    worktree.create(folder, lab.objects, new, ours, "v2.0")
+    return new, ours
+
+
+def test_what_the_person_left_is_the_tree(lab: Lab, tmp_path: Path) -> None:
+    new, ours = ready(lab, tmp_path / "w", gone="x\n", run="x\n")
+    (tmp_path / "w" / "f").write_text("resolved\n")
+    (tmp_path / "w" / "gone").unlink()
+    (tmp_path / "w" / "run").chmod(0o755)
+    (tmp_path / "w" / "d").mkdir()
+    (tmp_path / "w" / "d" / "ü").write_bytes(b"\xff\r\n")
+    (tmp_path / "w" / "d" / "link").symlink_to("ü")
+    expected: dict[str, Thing] = {
+        "f": "resolved\n", "run": Script(b"x\n"), "d/ü": b"\xff\r\n",
+        "d/link": Link("ü".encode()),
+    }  # fmt: skip
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, expected)
+
+
+def test_markers_that_are_left_wait(lab: Lab, tmp_path: Path) -> None:
+    new, ours = ready(lab, tmp_path / "w")
+    with pytest.raises(WaitingError, match="conflicts are left in f") as caught:
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+    assert "--continue" in (caught.value.hint or "")
+    half = (tmp_path / "w" / "f").read_text().replace("<<<<<<< upstream v2.0\n", "")
+    (tmp_path / "w" / "f").write_text(half)
+    with pytest.raises(WaitingError, match="conflicts are left in f"):
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+
+
+def test_markers_of_upstreams_own_are_text(lab: Lab, tmp_path: Path) -> None:
+    """A test of a merge tool holds some; nobody has to resolve those."""
+    new, ours = ready(lab, tmp_path / "w", sample=MARKERS)
+    (tmp_path / "w" / "f").write_text("resolved\n" + MARKERS)
+    result = worktree.read(tmp_path / "w", lab.objects, new, ours)
+    assert result == tree(lab, {"f": "resolved\n" + MARKERS, "sample": MARKERS})
+
+
+def test_a_merge_over_upstreams_own_markers(lab: Lab, tmp_path: Path) -> None:
+    base, theirs = MARKERS + BASE, MARKERS + THEIRS
+    ours = patch(lab, {"f": base}, {"f": MARKERS + OURS})
+    new = tree(lab, {"f": theirs})
+    assert worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0") == ("f",)
+    text = (tmp_path / "w" / "f").read_text()
+    assert text.startswith(MARKERS)
+    with pytest.raises(WaitingError):
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+    (tmp_path / "w" / "f").write_text(MARKERS + OURS)
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, {"f": MARKERS + OURS})
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside"])
+def test_a_link_that_leaves_the_tree_is_a_finding(lab: Lab, tmp_path: Path, target: str) -> None:
+    new, ours = ready(lab, tmp_path / "w")
+    (tmp_path / "w" / "f").write_text("resolved\n")
+    (tmp_path / "w" / "out").symlink_to(target)
+    with pytest.raises(FindingError, match="out is a symbolic link that may leave the tree"):
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+
+
+@pytest.mark.parametrize("missing", ["everything", ".git"])
+def test_a_work_tree_that_is_gone(lab: Lab, tmp_path: Path, missing: str) -> None:
+    new, ours = ready(lab, tmp_path / "w")
+    subprocess.run(("rm", "-rf", tmp_path / "w" / ("" if missing == "everything" else ".git")))
+    with pytest.raises(InputError, match="is gone") as caught:
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+    assert "--restart" in (caught.value.hint or "")
+
+
+def test_an_ignored_file_of_the_patch_counts(lab: Lab, tmp_path: Path) -> None:
+    files: dict[str, Thing] = {".gitignore": "*.gen\n", "f": "1\n"}
+    ours = patch(lab, files, files | {"x.gen": "made\n", "f": "2\n"})
+    new = tree(lab, files | {"f": "3\n"})
+    worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0")
+    (tmp_path / "w" / "f").write_text("2\n")
+    (tmp_path / "w" / "y.gen").write_text("what an editor left\n")
+    result = worktree.read(tmp_path / "w", lab.objects, new, ours)
+    assert result == tree(lab, files | {"f": "2\n", "x.gen": "made\n"})
+
+
+def test_a_commit_of_the_persons_own_counts_too(lab: Lab, tmp_path: Path) -> None:
+    new, ours = ready(lab, tmp_path / "w")
+    (tmp_path / "w" / "f").write_text("resolved\n")
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
+    git = ("git", "-C", tmp_path / "w", *who)
+    subprocess.run((*git, "commit", "-qam", "resolved"), check=True)
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, {"f": "resolved\n"})
+
+
+def test_line_ends_and_filters_are_left_alone(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    config.write_text('[core]\nautocrlf = true\n[filter "x"]\nclean = false\nrequired = true\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    new, ours = ready(lab, tmp_path / "w", dos="one\r\ntwo\r\n")
+    assert (tmp_path / "w" / "dos").read_bytes() == b"one\r\ntwo\r\n"
+    (tmp_path / "w" / "f").write_bytes(b"resolved\r\n")
+    expected: dict[str, Thing] = {"f": b"resolved\r\n", "dos": "one\r\ntwo\r\n"}
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, expected)
+
+
+ATTRIBUTES = "*.txt text\n*.win text eol=crlf\n*.lfs filter=lfs -text\n*.id ident\n"
+
+
+def test_attributes_of_upstream_change_no_file_that_nobody_touched(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Stored with line ends that its own attributes would convert: it must stay as it is."""
+    more: dict[str, Thing] = {
+        ".gitattributes": ATTRIBUTES,
+        "stored.txt": "one\r\ntwo\r\n",
+        "x.win": "one\ntwo\n",
+        "x.lfs": "version https://git-lfs.github.com/spec/v1\n",
+        "x.id": "$Id$\n",
+    }
+    new, ours = ready(lab, tmp_path / "w", **more)
+    (tmp_path / "w" / "f").write_text("resolved\n")
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(
+        lab, {**more, "f": "resolved\n"}
+    )
+    assert (tmp_path / "w" / "stored.txt").read_bytes() == b"one\r\ntwo\r\n"
