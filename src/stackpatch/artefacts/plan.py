@@ -206,7 +206,7 @@ def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple
             "the wheel holds no compiled code; what the series changes is interpreted or compiled"
             " at run time"
         )
-    compiled = sorted({path for patch in patches for path in patch.paths if _is_compiled(path)})
+    compiled = sorted({path for patch in patches for path in patch.paths if must_compile(path)})
     if compiled:
         shown = ", ".join(compiled[:3]) + (f" and {len(compiled) - 3} more" * (len(compiled) > 3))
         msg = f"the series changes what must be compiled: {shown}"
@@ -218,6 +218,7 @@ def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple
     return Engine.OVERLAY, "the series changes interpreted files only"
 
 
-def _is_compiled(path: str) -> bool:
+def must_compile(path: str) -> bool:
+    """Whether a file must be compiled, by its name."""
     name = posixpath.basename(path)
     return name.lower().endswith(_COMPILED) or name in _BUILD_FILES
