@@ -82,9 +82,11 @@ docs: $(STAMP)
 	$(BIN)/python -m stackpatch.cli.recipe_reference > build/generated && mv build/generated docs/recipe-reference.md
 	$(BIN)/python -m stackpatch.cli.cache_reference > build/generated && mv build/generated docs/caches.md
 	$(BIN)/stackpatch schema > build/generated && mv build/generated docs/schema/recipe.schema.json
+	$(BIN)/python -m stackpatch.cli.proven page > build/generated && mv build/generated docs/proven.md
+	$(BIN)/python -m stackpatch.cli.proven readme README.md > build/generated && mv build/generated README.md
 
 fresh: docs
-	git diff --exit-code -- docs/cli.md docs/recipe-reference.md docs/caches.md docs/schema
+	git diff --exit-code -- docs/cli.md docs/recipe-reference.md docs/caches.md docs/proven.md docs/schema README.md
 
 check: lint types fresh
 
