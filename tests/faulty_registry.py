@@ -136,7 +136,7 @@ class FaultyRegistry:
             return
         path = rule.reach(asked.path) if rule is not None and rule.reach is not None else asked.path
         if rule is not None and rule.cut is not None:
-            self._part(asked, path, body, length)
+            self._part(asked, path, body)
             self._hang_up(asked)
             return
         status, headers, content = self._pass_on(asked, path, body)
@@ -168,7 +168,7 @@ class FaultyRegistry:
                 headers["Location"] = bare
             return answer.status, headers, answer.read()
 
-    def _part(self, asked: BaseHTTPRequestHandler, path: str, body: bytes, length: int) -> None:
+    def _part(self, asked: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
         """The beginning of a request, and then nothing: what a cut connection looks like."""
         name, port = self.upstream.split(":")
         lines = [
@@ -177,8 +177,7 @@ class FaultyRegistry:
         ]
         with socket.create_connection((name, int(port)), 30) as link:
             link.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-            if len(body) < length:
-                link.shutdown(socket.SHUT_WR)
+            link.shutdown(socket.SHUT_WR)
             with contextlib.suppress(OSError):
                 link.settimeout(5)
                 while link.recv(65536):

@@ -149,7 +149,7 @@ def test_one_fault_at_any_request_is_overcome(
             made, pauses = publication(small, proxy.host, name)
             done = made.run()
         assert arches(registry, name) == {"sm121"}
-        assert len([one for one in pauses if one > 0.1]) <= 1, number
+        assert len(pauses) <= 2, (number, pauses)  # one to try again, one to watch the tag
         assert done.requests <= count + 8
 
 

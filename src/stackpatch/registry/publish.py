@@ -19,7 +19,7 @@ from stackpatch.model.digest import Digest
 from stackpatch.registry.blobs import Blob
 from stackpatch.registry.client import Registry
 from stackpatch.registry.joining import entry_for, holds, join
-from stackpatch.registry.push import How, Pusher
+from stackpatch.registry.push import CHUNK, How, Pusher
 from stackpatch.registry.referrers import Attached, attach
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Published:
 
 @dataclass(slots=True)
 class Publication:
-    """One build on its way to one tag."""
+    """One build on its way to one tag. chunk: bytes of a request, where a layer is larger."""
 
     finished: Finished
     registry: Registry
@@ -102,6 +102,7 @@ class Publication:
     sign: bool = False
     report: Report = lambda *_: None
     limits: Limits | None = None
+    chunk: int = CHUNK
     how: Counter[How] = field(default_factory=Counter)
     layer_bytes: int = 0
     _signed: set[Digest] = field(default_factory=set)
@@ -121,7 +122,7 @@ class Publication:
         entry = entry_for(image.descriptor, image.platform, finished.annotations)
         # Before a byte is sent: whether the tag may move at all.
         join(registry.find_manifest(self.tag), entry, replace=self.replace, name=self.name)
-        pusher = Pusher(registry, report=self.report)
+        pusher = Pusher(registry, chunk=self.chunk, report=self.report)
         self._send_blobs(pusher)
         pusher.document(image.manifest, image.media_type)
         papers = attach(pusher, image.descriptor, finished.papers())

@@ -334,6 +334,10 @@ class Session:
 
         why = self.secrets.hide(innermost(error))
         if isinstance(error, requests.exceptions.SSLError):
+            text = str(error)
+            if "CERTIFICATE_VERIFY_FAILED" not in text and "match" not in text:
+                # No TLS on that port, or a handshake that was cut.
+                return Interrupted(f"TLS with {host} fails ({why})")
             msg = f"the certificate of {host} is not accepted: {why}"
             hint = f"name your CA in REQUESTS_CA_BUNDLE, or in /etc/docker/certs.d/{host}/ca.crt"
             return EnvironmentProblem(msg, hint=hint)
