@@ -9,6 +9,7 @@ happens after `limit` seconds. The status is the program's, 124 when it ran out 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -45,6 +46,7 @@ def main() -> int:
         except subprocess.TimeoutExpired:
             stop(child)
             status = 124
+        kill_group(child)
         return status if status >= 0 else 128 - status
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,12 +60,18 @@ def watch(child: subprocess.Popen[bytes]) -> None:
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
+    """Tell it to stop, and give it time to kill what it started in sessions of their own."""
     child.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
+    kill_group(child)
+
+
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of it; a process that holds our output open keeps the caller waiting."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    child.wait()
 
 
 if __name__ == "__main__":
