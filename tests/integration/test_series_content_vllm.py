@@ -252,3 +252,29 @@ def test_the_released_qutlass_is_for_sm100_alone(machine: str, tmp_path: Path) -
     assert done.returncode == 1
     (file,) = json.loads(done.stdout)["files"]
     assert (file["arches"], file["ptx"]) == (["sm_100f"], [])
+
+
+def test_the_lines_that_the_newest_page_names_are_there() -> None:
+    """docs/newest.md on vLLM 0.33.0: what stands at each place that it names."""
+    layers, v1 = "vllm/model_executor/layers", "vllm/v1/attention"
+    wanted = {
+        f"{layers}/quantization/compressed_tensors/transform/linear.py:53": "capability(100)",
+        f"{layers}/quantization/fp_quant.py:64": "return 100",
+        f"{layers}/fused_moe/oracle/nvfp4.py:203": "AVAILABLE_BACKENDS = [",
+        f"{layers}/fused_moe/experts/flashinfer_cutlass_moe.py:136": "family(120)",
+        f"{layers}/fused_moe/oracle/mxfp4.py:402": "_get_priority_backends_for_gpt_oss",
+        f"{v1}/backends/flashinfer.py:114": "def _nvfp4_kv_on_fa2",
+        f"{v1}/ops/flashmla.py:LINE": "FlashMLA Dense is only supported on Hopper",
+    }
+    page = (ROOT / "docs" / "newest.md").read_text(encoding="utf-8")
+    for place, text in wanted.items():
+        path, _, stated = place.partition(":")
+        lines = source("0.33.0", path).splitlines()
+        (number,) = (
+            [n for n, line in enumerate(lines, 1) if text in line]
+            if stated == "LINE"
+            else ([int(stated)])
+        )
+        assert text in lines[number - 1], place
+        short = "/".join(path.split("/")[-2:])
+        assert f"{short}:{number}" in page, place
