@@ -13,7 +13,7 @@ STAMP := .venv/.made-from
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help demo smoke-gpu test browser engine engine-stop bench lint types docs fresh check clean
+.PHONY: help demo smoke-gpu test browser wiggle engine engine-stop bench lint types docs fresh check clean
 
 help:
 	@echo "make demo    build flashinfer for $(ARCH) and show what came out"
@@ -46,7 +46,7 @@ smoke-gpu: $(STAMP)
 	  $(if $(WHEEL),--wheel $(WHEEL)) $(if $(SMOKE),-- $(SMOKE))
 
 # Two processes: the machines that we know have two cores. One file's tests stay together.
-test: $(STAMP) browser
+test: $(STAMP) browser wiggle
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The matrix page is tested in Chromium. As root on Debian or Ubuntu it is installed; elsewhere the
@@ -55,6 +55,12 @@ browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 	  { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null || { echo "make: no chromium and chromedriver; the page's tests will fail" >&2; exit 0; }; \
 	    echo "installing chromium and chromium-driver"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver >/dev/null; }
+
+# What it suggests for a conflict is tested with the real program.
+wiggle:
+	@command -v wiggle >/dev/null || \
+	  { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null || { echo "make: no wiggle; the test of its suggestions will fail" >&2; exit 0; }; \
+	    echo "installing wiggle"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y wiggle >/dev/null; }
 
 # dockerd with BuildKit, buildx, buildah, skopeo, crane and a registry, below ~/.cache; as root on
 # Debian. The tests start it by themselves; eval "$$(scripts/engine env)" lets a shell use it.

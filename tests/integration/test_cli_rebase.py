@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+from tests.upstreams import filler
 
 from stackpatch.model.patch import parse_patch
 
@@ -315,14 +315,90 @@ def test_with_history_the_commit_that_changed_the_lines_is_named(project: Projec
 
 
 def test_with_history_a_deleted_file_names_the_commit(project: Project) -> None:
+    """Functions of that name are left in other files: nothing is certain, a person decides."""
     commit = project.up.commit({"b.py": None}, "Drop b")
-    project.up.release("2.0", {"readme": "two\n", "d.py": "build_gate_supported = 1\n"})
+    project.up.release("2.0", {"readme": "two\n"})
     ran = rebase(project, "--onto", "git:v2.0", "--history", "--dry-run", "--json")
-    if ran.document["outcome"] == "conflict":
-        assert commit[:12] in ran.document["conflict"]["culprits"][0]["says"]
-    else:
-        assert outcomes(ran.document)[1] == "landed"
-        assert ran.document["patches"][1]["verdict"] == "obsolete"
+    assert (ran.status, ran.document["outcome"]) == (1, "conflict")
+    row = ran.document["patches"][1]
+    assert (row["outcome"], row["verdict"]) == ("conflict", "unsure")
+    (culprit,) = ran.document["conflict"]["culprits"]
+    assert culprit["says"] == f"commit {commit[:12]} of 2026-01-01 changed {STRICT!r}"
+    assert culprit["text"] == "Drop b"
+
+
+def test_a_deleted_file_of_which_nothing_is_left_drops_its_patch(
+    tmp_path: Path, index: Server
+) -> None:
+    """No name of the code is used any more: obsolete, and said with what was searched."""
+    old = "def solo_gate(solo_major):\n    return solo_major == solo_strict\n" + filler(9, "solo")
+    new = old.replace("== solo_strict", "in (solo_strict, solo_more)")
+    ours = ("Open solo", {"solo.py": new}, "Effect: solo.py :: solo_gate :: solo_more")
+    project = Project(tmp_path, index, {"solo.py": old, "readme": "one\n"}, ours)
+    project.up.commit({"solo.py": None}, "Drop it")
+    project.up.release("2.0", {"readme": "two\n", "other.py": "x = 1\n"})
+    ran = rebase(project, "--onto", "git:v2.0", "--history", "--dry-run", "--json")
+    assert (ran.status, ran.document["outcome"]) == (0, "clean")
+    (row,) = ran.document["patches"]
+    assert (row["outcome"], row["verdict"]) == ("landed", "obsolete")
+    assert row["evidence"]
+
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "renamed": ("mv", "b.py", "gate_b.py"),
+    "deleted": ("rm", "-q", "b.py"),
+    "a link": ("link",),
+    "a submodule": ("submodule",),
+    "a folder": ("folder",),
+    "with markers of its own": ("markers",),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_upstream_put_something_else_there(project: Project, kind: str) -> None:
+    """Whatever it is: no clean patch, nothing is written, and --continue needs a person's work."""
+    up = project.up
+    match PLACES[kind]:
+        case ("link",):
+            (up.folder / "b.py").unlink()
+            (up.folder / "b.py").symlink_to("readme")
+        case ("submodule",):
+            up.git("rm", "-q", "b.py")
+            up.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},b.py")
+            up.git("commit", "-q", "-m", "A submodule now")
+            up.git("tag", "v2.0")
+        case ("folder",):
+            (up.folder / "b.py").unlink()
+            (up.folder / "b.py").mkdir()
+            (up.folder / "b.py" / "inside.py").write_text(gate(REWORKED))
+        case ("markers",):
+            text = gate(REWORKED) + "<<<<<<< HEAD\na\n=======\nb\n>>>>>>> x\n"
+            (up.folder / "b.py").write_text(text)
+        case words:
+            up.git(*words)
+    if kind != "a submodule":
+        up.release("2.0", {"readme": "two\n"})
+    before = project.files()
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert (ran.status, ran.document["outcome"]) == (4, "conflict"), ran.err
+    assert outcomes(ran.document) == ["untouched", "conflict", "pending"]
+    assert project.files() == before
+    if kind == "a link":
+        assert (project.worktree / "readme").read_text() == "two\n", "not written through the link"
+    early = rebase(project, "--continue", "--json")
+    assert early.status == 4, "what the work tree has changes nothing, or has markers"
+    assert project.files() == before
+    assert rebase(project, "--skip").status == 0
+    listing = (project.patches / "v2.0" / "series").read_text()
+    assert "0002" not in listing
+    assert "0003" in listing
+
+
+def test_no_hunk_of_a_renamed_file_is_taken_elsewhere(project: Project) -> None:
+    project.up.git("mv", "b.py", "gate_b.py")
+    project.up.release("2.0", {"readme": "two\n"})
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert "build is now in" in ran.document["patches"][1]["detail"]
 
 
 def test_without_history_the_first_version_in_the_store_is_named(project: Project) -> None:
@@ -361,13 +437,44 @@ def test_a_dry_run_reports_what_the_real_run_does(
     assert shared == {key: value for key, value in real.document.items() if key not in own}
 
 
-def test_a_dry_run_needs_no_right_to_write(project: Project) -> None:
-    project.up.release("2.0", {"readme": "two\n"})
-    subprocess.run(("chmod", "-R", "a-w", project.root), check=True)
-    try:
-        assert rebase(project, "--onto", "git:v2.0", "--dry-run").status == 0
-    finally:
-        subprocess.run(("chmod", "-R", "u+w", project.root), check=True)
+# Ends the program where it opens, makes, moves or removes anything below the folder.
+WATCHED = """
+import os, sys
+def watch(event, args):
+    write = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    named = [os.fsdecode(a) for a in args[:2] if isinstance(a, (str, bytes))]
+    touches = event in (
+        "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink",
+        "os.truncate", "os.utime", "shutil.rmtree", "tempfile.mkstemp", "tempfile.mkdtemp",
+    ) or (event == "open" and isinstance(args[2], int) and args[2] & write)
+    if touches and any(name.startswith({root!r}) for name in named):
+        os.write(2, f"{{event}} {{args}}".encode())
+        os._exit(99)
+sys.addaudithook(watch)
+"""
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
+    return {
+        str(path): (path.lstat().st_mode, path.lstat().st_mtime_ns, path.lstat().st_ino)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_dry_run_needs_no_right_to_write(project: Project, broken: bool) -> None:
+    """Held to what the program does, not to permissions: root may write everywhere."""
+    project.up.release("2.0", {"a.py": gate(REWORKED)} if broken else {"readme": "two\n"})
+    before = stamps(project.root)
+    watch = WATCHED.format(root=str(project.root))
+    child = project.child("rebase", "demo", "--onto", "git:v2.0", "--dry-run", python=watch)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == int(broken), err.decode()
+    assert stamps(project.root) == before
+    # The watch sees what a real run writes.
+    child = project.child("rebase", "demo", "--onto", "git:v2.0", python=watch)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 99, err.decode()
 
 
 # --- bad input --------------------------------------------------------------------------------
@@ -676,18 +783,69 @@ def test_a_tool_on_path_suggests_and_nothing_is_applied(
     assert "wiggle suggests for b.py (look at it; it is not applied):" in shown.out
 
 
-@pytest.mark.parametrize("script", ["exit 1", "exit 0", "kill -9 $$", 'cat "$2"'])
+UNCHANGED = {"wiggle": 'cat "$2"', "mergiraf": 'cat "$3"'}  # upstream's file, in its words' order
+FAILS = {
+    "fails": "exit 1",
+    "says nothing": "exit 0",
+    "is killed": "kill -9 $$",
+    "leaves conflicts": 'echo "<<<<<<< left"; echo x; echo ">>>>>>> right"',
+    "stops half way": "echo half; exit 1",
+    "hangs": "exec sleep 60",
+    "changes nothing": "",
+}
+
+
+@pytest.mark.parametrize("tool", UNCHANGED)
+@pytest.mark.parametrize("how", FAILS)
 def test_a_tool_that_fails_suggests_nothing(
-    project: Project, monkeypatch: pytest.MonkeyPatch, script: str
+    project: Project, monkeypatch: pytest.MonkeyPatch, tool: str, how: str
 ) -> None:
+    """And one that works beside it still does: the failing tool is named in no suggestion."""
     tools = project.folder / "bin"
     tools.mkdir()
-    for name in ("wiggle", "mergiraf"):
+    other = next(name for name in UNCHANGED if name != tool)
+    ran = project.folder / "ran"
+    works = f"sed 's/{REWORKED}/suggested = 1/' \"${2 if other == 'wiggle' else 3}\""
+    scripts = {tool: f"echo {tool} >> {ran}; {FAILS[how] or UNCHANGED[tool]}", other: works}
+    for name, script in scripts.items():
         (tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr("stackpatch.series.suggest._SECONDS", 2.0)
     suggestions = conflict(project, "b")["conflict"]["suggestions"]
-    assert [s for s in suggestions if s["tool"] == "wiggle" and script != 'cat "$2"'] == []
+    assert [one["tool"] for one in suggestions] == [other]
+    assert ran.read_text().split() == [tool], "it was asked"
+
+
+def test_without_a_tool_there_is_no_suggestion(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = project.folder / "bin"
+    tools.mkdir()
+    git = shutil.which("git")
+    assert git is not None
+    (tools / "git").symlink_to(git)
+    monkeypatch.setenv("PATH", str(tools))
+    assert conflict(project, "b")["conflict"]["suggestions"] == []
+
+
+def test_what_the_real_wiggle_suggests(project: Project) -> None:
+    """Debian's program: upstream and the patch change different words of one line."""
+    assert shutil.which("wiggle"), "install wiggle (Debian, Ubuntu: apt install wiggle)"
+    project.up.release("2.0", {"b.py": gate(f"check(props) and {STRICT}")})
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert ran.status == 4, ran.err
+    (suggestion,) = [s for s in ran.document["conflict"]["suggestions"] if s["tool"] == "wiggle"]
+    lines = suggestion["diff"].splitlines()
+    assert f"-    check(props) and {STRICT}" in lines
+    assert f"+    check(props) and {RELAXED}" in lines
+    left = (project.worktree / "b.py").read_text()
+    assert "<<<<<<< upstream" in left, "shown, never applied"
+    project.run("rebase", "demo", "--abort")
+    # Where the same words were changed, wiggle does not know either.
+    project.up.release("3.0", {"b.py": gate(REWORKED)})
+    ran = rebase(project, "--onto", "git:v3.0", "--json")
+    assert [s for s in ran.document["conflict"]["suggestions"] if s["tool"] == "wiggle"] == []
 
 
 def test_state_is_one_file(project: Project) -> None:
