@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tarfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,3 +247,76 @@ def test_another_platform_is_refused(running: Engine, shop: Shop, base: str) -> 
     assert ran.status == 2
     assert "holds no image for linux/arm64" in ran.document["error"]["message"]
     assert ran.document["error"]["hint"] == "it has linux/amd64"
+
+
+# -- a base in the local daemon -------------------------------------------------------------------
+
+
+def test_a_base_in_the_daemon(running: Engine, shop: Shop, base: str) -> None:
+    """The same layer as on the base in the registry, which is known to have it, too; and the
+    sparse layout is loaded into the daemon that has the rest."""
+    running.run("docker", "pull", "-q", base)
+    near = build(shop, base)
+    ran = build(shop, f"docker-daemon:{base}", out="local")
+    held = Layout.open(Path(image_of(ran)["path"]))
+    image = held.image(AMD)
+    assert image.layers == Layout.open(Path(image_of(near)["path"])).image(AMD).layers
+    assert [held.has(layer) for layer in image.layers][-2:] == [False, True]
+    lock = json.loads(Path(ran.document["lock"]).read_bytes())
+    assert lock["inputs"]["base"]["name"] == base.rpartition(":")[0]
+
+    tar = shop.folder / "load.tar"
+    with tarfile.open(tar, "w") as archive:
+        archive.add(held.path, arcname=".")
+    running.run("docker", "load", "-i", tar)
+    said = running.run(
+        *("docker", "run", "--rm", "--network=none", str(image.digest)), "python3", "-c", ASK
+    )
+    assert json.loads(said)[1] == [10, 12]
+    running.run("docker", "image", "rm", "-f", str(image.digest))
+
+
+def test_an_image_that_is_only_in_the_daemon(running: Engine, shop: Shop, base: str) -> None:
+    name = "overlay-tests-local:1"
+    (shop.folder / "context").mkdir()
+    (shop.folder / "context" / "Dockerfile").write_text(
+        f"FROM {base}\nRUN echo {shop.folder} > /x\n"
+    )
+    running.run("docker", "build", "-q", "--provenance=false", "-t", name, shop.folder / "context")
+    try:
+        ran = build(shop, f"docker-daemon:{name}")
+        lock = json.loads(Path(ran.document["lock"]).read_bytes())
+        assert lock["inputs"]["base"]["name"] is None
+        words = ("build", "--from-lock", ran.document["lock"], "--json", "--out")
+        asked = shop.run(*words, str(shop.folder / "again"))
+        assert asked.status == 2
+        assert "--base docker-daemon:NAME" in asked.document["error"]["hint"]
+        again = shop.run(*words, str(shop.folder / "again"), "--base", f"docker-daemon:{name}")
+        assert (again.status, again.document["differences"]) == (0, [])
+    finally:
+        running.run("docker", "image", "rm", "-f", name)
+
+
+def test_verify_reads_the_daemon_s_image(running: Engine, shop: Shop, base: str) -> None:
+    running.run("docker", "pull", "-q", base)
+    ask = ("verify", f"docker-daemon:{base}", "--stack", "demo", "--arch", "sm120", "--json")
+    ran = shop.run(*ask)
+    assert ran.status == 1
+    assert {one["state"] for one in ran.document["files"]} == {"released"}
+    assert ran.document["layers"]["read"] == 2
+
+
+def test_what_the_daemon_does_not_have_and_no_daemon(
+    running: Engine, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = build(shop, "docker-daemon:overlay-tests-none:1")
+    assert ran.status == 2
+    assert "the docker daemon has no image overlay-tests-none:1" in ran.document["error"]["message"]
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with warnings.catch_warnings():
+        # The SDK leaves a socket open that it could not connect.
+        warnings.simplefilter("ignore", ResourceWarning)
+        ran = build(shop, "docker-daemon:overlay-tests-none:1")
+        gc.collect()
+    assert ran.status == 3
+    assert "no docker daemon answers" in ran.document["error"]["message"]

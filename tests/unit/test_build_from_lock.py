@@ -136,7 +136,7 @@ def test_a_layout_base_without_a_name_must_be_said_where(shop: Shop) -> None:
     lock = lock_of(shop.build("--base", str(layout)))
     ran = again(shop, lock)
     assert ran.status == 2
-    assert "was in a folder and has no name" in ran.document["error"]["message"]
+    assert "was in a folder or an engine and has no name" in ran.document["error"]["message"]
     ran = again(shop, lock, "--base", str(layout))
     assert (ran.status, ran.document["differences"]) == (0, [])
     other = LayoutMaker(shop.folder / "other")

@@ -49,11 +49,12 @@ class ImageSource(Documents, Protocol):
 class RemoteImage:
     """What a reference names in a registry or an engine.
 
-    name: the reference without a digest, as an annotation may carry it (`docker.io/a/b:tag`).
+    name: the reference without a digest, as an annotation may carry it (`docker.io/a/b:tag`);
+    None where it is in no registry.
     descriptor: of the manifest or of the index that it names now.
     """
 
-    name: str
+    name: str | None
     descriptor: Descriptor
     source: ImageSource
 

@@ -23,14 +23,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+DAEMON = "docker-daemon:"
+
+
 def opener(*, offline: bool = False, what: str = "--base") -> Callable[[str], RemoteImage]:
-    """Opens `docker.io/a/b:tag`, `…@sha256:…` or both; what: the option, for messages.
+    """Opens `docker.io/a/b:tag`, `…@sha256:…` or both in a registry, `docker-daemon:NAME` in the
+    local daemon. what: the option, for messages.
 
     It raises InputError for what is no reference, is not there or cannot be known without
-    network, EnvironmentProblem for the network and a login.
+    network, EnvironmentProblem for the network, the daemon and a login.
     """
 
     def remote(text: str) -> RemoteImage:
+        if text.startswith(DAEMON):
+            from stackpatch.artefacts.engines.saved import open_saved
+
+            return open_saved(text.removeprefix(DAEMON))
         reference = _reference(text, what)
         source = _Registry(Registry.open(reference), offline)
         tag = reference.tag or (None if reference.digest else "latest")
@@ -73,9 +81,7 @@ class _Registry:
             return Descriptor(_kind(kept), digest, len(kept))
         if self.offline:
             if digest is None:
-                msg = (
-                    f"{what} {text}: a tag may name another image today, and --offline is said"
-                )
+                msg = f"{what} {text}: a tag may name another image today, and --offline is said"
                 raise InputError(msg, hint="name it by digest: …@sha256:…")
             raise self._forbidden(digest)
         content, descriptor = self.registry.manifest()

@@ -31,8 +31,9 @@ def locked_build(path: Path, *, stack: str | None, arch: str | None, base: str |
     locked = read_locked(path, stack=stack, arch=arch)
     if base is None and locked.base is None:
         digest = locked.inputs["base"]["digest"]
-        msg = f"{path}: its base image {digest} was in a folder and has no name"
-        raise InputError(msg, hint=f"say where it is: --base FOLDER@{digest}", where=str(path))
+        msg = f"{path}: its base image {digest} was in a folder or an engine and has no name"
+        hint = f"say where it is: --base FOLDER@{digest}, or --base docker-daemon:NAME"
+        raise InputError(msg, hint=hint, where=str(path))
     return locked
 
 
