@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 SM121 = parse_arch("sm121")
 GOLDEN = {
     "wheel": "c4c68933abdb7da0abcee6000ddd3999e6fa8b3e562797e6ecb1c67d2c18c2fe",
-    "index": "cd0b9c3b8487d32b3086d427b821ec2bdd8c8cfb8e3f8cc249796557ac8194aa",
-    "sbom.cdx.json": "dc01951498846817cde0bd537bd3207d883312b436b138828c9c666958da826f",
-    "provenance.json": "de9b745765d4931e20886829e7dbaac426902eb9ea969f51492cfbfc258e810d",
-    "lock.json": "1415ae4ba70c1a9e1412295a953a1d2d264b53554e8a437c6ea9fc4c052f12b3",
+    "index": "c6d4dc3647eea9fad5895f5bb670d47a7688259b31808b888f86af146fbc9a8d",
+    "sbom.cdx.json": "68da9ed617c743c88421348b2d5040efca8d09f1b8ec7bf229d342a48f3da718",
+    "provenance.json": "8a40df544d346733952b9c9ad11544c8c2c6bcb91eefc21383dd0ab68755b535",
+    "lock.json": "33fbbfcabe6599d2866200f2b826832cd7d121d5773b48902361240b05a9ec3e",
 }
 
 

@@ -266,6 +266,8 @@ def _image(
         )
         under = lower.image
         blobs[lower.layer.digest] = lower.layer.blob
+    # Where `verify` looks, without reading a layer to find it.
+    labels["stackpatch.place"] = f"{'editable' if base.pinned.editable else 'site'}:/{site.path}"
     made = overlay(
         base.image,
         wheel,

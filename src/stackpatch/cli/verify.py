@@ -71,7 +71,7 @@ def command(
     )
     known = None
     if site is None:
-        known, site, editable = _place(opened.chosen.image, work.release)
+        known, site, editable = _place(opened.chosen.image, work.recipe.stack, work.release)
     with reporting() as report:
         prepared = prepare_release(
             work.recipe, work.release, wanted_arch, plan, offline=offline, report=report
@@ -103,14 +103,15 @@ def command(
     output.emit("verify", document, _lines(opened, found, known), json=json, failure=failure)
 
 
-def _place(image: Image, release: Release) -> tuple[str | None, str | None, bool]:
+def _place(image: Image, stack: str, release: Release) -> tuple[str | None, str | None, bool]:
     """Who says where the package lies, the folder, and whether it has the git tree.
 
     By the image's own label, which an overlay leaves, or by the recipe, which knows the base.
     """
     labels = (image.config_json().get("config") or {}).get("Labels") or {}
     kind, _, folder = str(labels.get(_PLACE) or "").partition(":")
-    if kind in ("site-packages", "editable") and folder.startswith("/"):
+    own = labels.get("stackpatch.stack") == stack
+    if own and kind in ("site", "editable") and folder.startswith("/"):
         return "the image's label", folder, kind == "editable"
     notes = image.manifest_json().get("annotations") or {}
     base = notes.get("org.opencontainers.image.base.digest")
