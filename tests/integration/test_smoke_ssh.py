@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,6 +26,9 @@ from stackpatch.checks.members import Member
 from stackpatch.checks.place_ssh import Behind
 from stackpatch.checks.places import Here, Job, ask
 from stackpatch.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +46,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     assert sshd is not None, "these tests need sshd (Debian: openssh-server)"
     folder = tmp_path_factory.mktemp("sshd")
@@ -75,7 +79,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.05)
-    yield Server(port, folder / "config", folder)  # type: ignore[misc]
+    yield Server(port, folder / "config", folder)
     child.terminate()
     child.wait()
     log.close()
