@@ -229,12 +229,42 @@ def test_no_engines(nothing: None) -> None:
         assert found.good_for
 
 
+BUILDAH = """
+[ "$1" = --version ] && { echo 'buildah version VERSION (image-spec 1.0.2)'; exit; }
+echo '{"store": {"GraphDriverName": "overlay"}}'"""
+
+
 def test_buildah_and_its_age(fake: Callable[[str, str], Path]) -> None:
-    fake("buildah", "echo 'buildah version 1.28.2 (image-spec 1.0.2, runtime-spec 1.0.2)'")
-    assert probes.buildah(5).version == "1.28.2"
-    assert probes.buildah(5).level is Level.OK
-    fake("buildah", "echo 'buildah version 1.9.0'")
-    assert probes.buildah(5).level is Level.LIMITED
+    fake("buildah", BUILDAH.replace("VERSION", "1.28.2"))
+    found = probes.buildah(5)
+    assert (found.level, found.version) == (Level.OK, "1.28.2")
+    assert found.detail == "storage driver overlay"
+    fake("buildah", BUILDAH.replace("VERSION", "1.9.0"))
+    old = probes.buildah(5)
+    assert (old.level, old.version) == (Level.LIMITED, "1.9.0")
+    assert "1.28 or newer is needed" in old.detail
+    fake("buildah", "[ \"$1\" = --version ] && echo 'buildah version 1.28.2'; exit 0")
+    assert probes.buildah(5).level is Level.LIMITED  # its storage cannot be read
+
+
+INSPECT = """
+case "$*" in
+  "buildx version") echo 'github.com/docker/buildx v0.13.1 0de5e8c';;
+  "buildx inspect") printf 'Name: b\nDriver: docker-container\nBuildKit version: VERSION\n';
+    printf 'Platforms: linux/amd64, linux/amd64/v2\n';;
+esac"""
+
+
+def test_buildx_says_what_its_builder_is_good_for(fake: Callable[[str, str], Path]) -> None:
+    fake("docker", INSPECT.replace("VERSION", "v0.13.2"))
+    found = probes.buildx(5)
+    assert (found.level, found.good_for) == (Level.OK, "the buildx engine")
+    assert found.detail == "builder b (docker-container): buildkit 0.13.2, for linux/amd64"
+    fake("docker", INSPECT.replace("VERSION", "v0.12.5"))
+    old = probes.buildx(5)
+    assert old.level is Level.LIMITED
+    assert "0.12.5 is too old, 0.13 or newer is needed" in old.detail
+    assert old.advice == "install 0.13 or newer"
 
 
 def test_podman(fake: Callable[[str, str], Path]) -> None:

@@ -20,6 +20,7 @@ from packaging.version import InvalidVersion, Version
 from stackpatch import proc, storage
 from stackpatch.checks.doctor import Finding, Level, Probe
 from stackpatch.checks.reachable import package_index
+from stackpatch.errors import EnvironmentProblem
 from stackpatch.model.arch import ARCHES
 
 if TYPE_CHECKING:
@@ -268,27 +269,82 @@ def docker(timeout: float) -> Finding:
 
 
 def buildx(timeout: float) -> Finding:
-    """docker's buildx plugin."""
-    name = "buildx"
+    """docker's buildx plugin, its builder, and whether its BuildKit builds reproducibly."""
+    from stackpatch.artefacts.engines.versions import find_buildx
+
+    name, good_for = "buildx", "the buildx engine"
     if proc.find("docker") is None:
-        return _no_engine(name, "the buildx engine")
+        return _no_engine(name, good_for)
     done = proc.run(("docker", "buildx", "version"), timeout=timeout, check=False)
     if done.status != 0:
-        return _no_engine(name, "the buildx engine")
+        return _no_engine(name, good_for)
     version = _version(done, r"buildx v?")
     if version is None:
         return _unread(name, "docker buildx version", done)
-    return Finding(name, Level.OK, found=True, version=version, good_for="the buildx engine")
+    try:
+        found = find_buildx(timeout=timeout)
+    except EnvironmentProblem as error:
+        return _not_yet(name, version, error.message, error.hint, good_for="nothing yet")
+    problem = found.problem()
+    if problem is not None:
+        return _not_yet(name, version, *problem)
+    shown = ", ".join(platform for platform in found.platforms if platform.count("/") == 1)
+    detail = f"builder {found.builder} ({found.driver}): {found.identity}, for {shown}"
+    return Finding(name, Level.OK, found=True, version=version, good_for=good_for, detail=detail)
 
 
 def buildah(timeout: float) -> Finding:
-    """buildah: `build --timestamp` for reproducible layers came with 1.19."""
-    return _simple("buildah", timeout, "the buildah engine, without a daemon", "1.19")
+    """buildah, its storage driver, and whether it builds reproducibly."""
+    from stackpatch.artefacts.engines.versions import find_buildah
+
+    name, good_for = "buildah", "the buildah engine, without a daemon"
+    if proc.find(name) is None:
+        return _no_engine(name, good_for)
+    done = proc.run((name, "--version"), timeout=timeout, check=False)
+    version = _version(done, r"version ")
+    if version is None:
+        return _unread(name, "buildah --version", done)
+    try:
+        found = find_buildah(timeout=timeout)
+    except EnvironmentProblem as error:
+        return _not_yet(name, version, error.message, error.hint, good_for="nothing yet")
+    problem = found.problem()
+    if problem is not None:
+        return _not_yet(name, version, *problem)
+    detail = f"storage driver {found.driver}"
+    return Finding(name, Level.OK, found=True, version=version, good_for=good_for, detail=detail)
+
+
+def _not_yet(
+    name: str,
+    version: str,
+    why: str,
+    advice: str | None,
+    *,
+    good_for: str = "no build of ours: two builds could differ, or none would come out",
+) -> Finding:
+    """An engine that is there and cannot do what we promise."""
+    return Finding(
+        name,
+        Level.LIMITED,
+        found=True,
+        version=version,
+        good_for=good_for,
+        detail=why,
+        advice=advice,
+    )
 
 
 def podman(timeout: float) -> Finding:
     """podman runs images without a daemon."""
-    return _simple("podman", timeout, "smoke --image, without a daemon", None)
+    name, good_for = "podman", "smoke --image, without a daemon"
+    if proc.find(name) is None:
+        return _no_engine(name, good_for)
+    done = proc.run((name, "--version"), timeout=timeout, check=False)
+    version = _version(done, r"version ")
+    if version is None:
+        return _unread(name, f"{name} --version", done)
+    return Finding(name, Level.OK, found=True, version=version, good_for=good_for)
 
 
 def nvcc(timeout: float) -> Finding:
@@ -377,25 +433,6 @@ def _toolkit_nvcc() -> Path | None:
         if base and os.access(Path(base) / "bin" / "nvcc", os.X_OK):
             return Path(base) / "bin" / "nvcc"
     return None
-
-
-def _simple(name: str, timeout: float, good_for: str, oldest: str | None) -> Finding:
-    if proc.find(name) is None:
-        return _no_engine(name, good_for)
-    done = proc.run((name, "--version"), timeout=timeout, check=False)
-    version = _version(done, r"version ")
-    if version is None:
-        return _unread(name, f"{name} --version", done)
-    if oldest and Version(version) < Version(oldest):
-        return Finding(
-            name,
-            Level.LIMITED,
-            found=True,
-            version=version,
-            good_for="nothing: it is too old",
-            advice=f"install {name} {oldest} or newer",
-        )
-    return Finding(name, Level.OK, found=True, version=version, good_for=good_for)
 
 
 def _no_engine(name: str, without: str) -> Finding:
