@@ -61,7 +61,16 @@ def base(running: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "Dockerfile").write_text(text)
     name = f"{running.registry}/overlay-tests/base:1"
     output = f"type=image,name={name},push=true,oci-mediatypes=true"
-    running.run("docker", "buildx", "build", "--provenance=false", "--output", output, folder)
+    running.run(
+        "docker",
+        "buildx",
+        "build",
+        "--network=none",
+        "--provenance=false",
+        "--output",
+        output,
+        folder,
+    )
     return name
 
 
@@ -282,7 +291,16 @@ def test_an_image_that_is_only_in_the_daemon(running: Engine, shop: Shop, base: 
     (shop.folder / "context" / "Dockerfile").write_text(
         f"FROM {base}\nRUN echo {shop.folder} > /x\n"
     )
-    running.run("docker", "build", "-q", "--provenance=false", "-t", name, shop.folder / "context")
+    running.run(
+        "docker",
+        "build",
+        "-q",
+        "--network=none",
+        "--provenance=false",
+        "-t",
+        name,
+        shop.folder / "context",
+    )
     try:
         ran = build(shop, f"docker-daemon:{name}")
         lock = json.loads(Path(ran.document["lock"]).read_bytes())
