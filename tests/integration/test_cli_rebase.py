@@ -486,7 +486,7 @@ def test_a_dry_run_needs_no_right_to_write(project: Project, broken: bool) -> No
         ((), "say one of --onto REF"),
         (("--continue", "--skip"), "say one of --onto REF"),
         (("--onto", "git:v2.0", "--abort"), "say one of --onto REF"),
-        (("--dry-run",), "say one of --onto REF"),
+        (("--dry-run", "--skip"), "say one of --onto REF"),
         (("--onto", "git:v1.0"), "is on git:"),
         (("--onto", "git:v9"), "no branch or tag 'v9'"),
         (("--onto", "nonsense"), "not a version number"),

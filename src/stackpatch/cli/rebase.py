@@ -38,7 +38,11 @@ def command(
         typer.Option("--onto", metavar="REF", help="Upstream version to move the series to."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would happen; change nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Report what would happen; change nothing. Without --onto: onto the newest.",
+        ),
     ] = False,
     continue_: Annotated[
         bool, typer.Option("--continue", help="Take the work tree as resolved and go on.")
@@ -69,9 +73,10 @@ def command(
         _Step.STATUS: status,
     }
     steps = [step for step, wanted in asked.items() if wanted]
-    if len(steps) + (onto is not None) != 1 or (dry_run and onto is None):
+    if len(steps) + (onto is not None or dry_run) != 1:
         msg = "say one of --onto REF, --continue, --skip, --abort, --restart, --status"
-        raise InputError(msg, hint="--dry-run goes with --onto")
+        hint = "--dry-run goes with --onto; alone it tries the newest version"
+        raise InputError(msg, hint=hint)
     work = open_workspace(stack, root, offline=offline)
     folder = work.root.path if dry_run else work.writable()
     home = folder / ".stackpatch" / "rebase" / work.recipe.stack
@@ -79,7 +84,7 @@ def command(
         if history:
             work.fetch_history()
         if dry_run:
-            state, target = _dry_run(work, onto or "", report)
+            state, target = _dry_run(work, onto, report)
             _tell(work, state, target, None, json=json, dry=True)
             return
         _own_folder(folder)
@@ -110,12 +115,13 @@ def _rebase(work: Workspace, home: Path) -> Rebase:
     return Rebase(home, work.store.objects, work.series)
 
 
-def _dry_run(work: Workspace, onto: str, report: Report) -> tuple[State, Stored]:
+def _dry_run(work: Workspace, onto: str | None, report: Report) -> tuple[State, Stored]:
     from stackpatch.model.reference import VersionRef
     from stackpatch.series.rebase import State, advance
 
-    target = work.resolve(VersionRef.parse(onto), report)
+    target = work.newest(report) if onto is None else work.resolve(VersionRef.parse(onto), report)
     base = work.base(report, like=target)
+    _refuse_home(work, base, target)
     work.on_base(base)
     state = State(
         work.recipe.stack,
@@ -130,14 +136,18 @@ def _dry_run(work: Workspace, onto: str, report: Report) -> tuple[State, Stored]
     return advance(work.store.objects, state, work.series.patches, covers=covers), target
 
 
+def _refuse_home(work: Workspace, base: Stored, target: Stored) -> None:
+    if target.tree == base.tree:
+        msg = f"{work.recipe.stack} {work.release.version} is on {target.label} already"
+        raise InputError(msg, hint="name another version with --onto")
+
+
 def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool) -> None:
     from stackpatch.model.reference import VersionRef
 
     target = work.resolve(VersionRef.parse(onto), report)
     base = work.base(report, like=target)
-    if target.tree == base.tree:
-        msg = f"{work.recipe.stack} {work.release.version} is on {target.label} already"
-        raise InputError(msg, hint="name another version with --onto")
+    _refuse_home(work, base, target)
     rebase = _rebase(work, home)
     if _same_rebase(work, rebase.state(), target):
         # The same command again, after a kill or for another look: it goes on where it stands.

@@ -77,16 +77,11 @@ def _together(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _targets(work: Workspace, at: Sequence[str], report: Report) -> list[Stored]:
-    from stackpatch.cli.matrix import select_versions
     from stackpatch.model.reference import VersionRef
-    from stackpatch.sources.fetch import index_versions
 
     if at:
         return [work.resolve(VersionRef.parse(name), report) for name in at]
-    known = [] if work.offline else index_versions(work.recipe)
-    if known:
-        return [work.bring(known[-1], report)]
-    return select_versions(work, "stored", report)[-1:]
+    return [work.newest(report)]
 
 
 def _judge(

@@ -82,6 +82,20 @@ class Workspace:
 
         return bring(self.recipe, ref, store=self.store, offline=self.offline, report=report)
 
+    def newest(self, report: Report) -> Stored:
+        """The newest final version on the package index; without one, in the source store."""
+        from stackpatch.model.reference import version_number
+        from stackpatch.sources.fetch import index_versions
+
+        known = [] if self.offline else index_versions(self.recipe)
+        if known:
+            return self.bring(known[-1], report)
+        stored = [one for one in one_each(self.store.versions()) if version_number(one.version)]
+        if not stored:
+            msg = f"no version of {self.recipe.stack} is in the source store"
+            raise InputError(msg, hint="`stackpatch fetch` brings versions into the store")
+        return stored[-1]
+
     def fetch_history(self) -> None:
         """Every upstream commit in the store. Raises InputError offline, EnvironmentProblem."""
         from stackpatch.sources.git import fetch_history
