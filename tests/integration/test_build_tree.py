@@ -6,24 +6,31 @@ image holds the package as pip leaves it. Nothing is stood in for but the size.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import socket
+import subprocess
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import git
+from tests.engine import engine
+from tests.engine_builds import own_files
 from tests.images import LayoutMaker, merged, tar_layer
 from tests.wheels import record_hash
 
 from stackpatch.cli.main import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
+CHECKOUT = Path(__file__).parents[2]
 SITE = "usr/local/lib/python3.12/dist-packages"
 LOADER = "tensorrt_llm/_torch/pyexecutor/model_loader.py"
 BEFORE = b"def kv_cache(asked, capability):\n    kind = asked\n    return kind\n"
@@ -55,7 +62,11 @@ releases:
 {bases}archs:
   sm121:
     env: {{DEMO_ARCH: "12.1a"}}
-    build-args: {{CUDA_ARCHITECTURES: 120-real}}
+    build-args: {{CUDA_ARCHS: 120-real}}
+    cuda: ">=12.9"
+  sm120:
+    env: {{DEMO_ARCH: "12.0a"}}
+    build-args: {{CUDA_ARCHS: 120-real}}
     cuda: ">=12.9"
 """
 
@@ -151,6 +162,11 @@ def _shop(tmp_path: Path) -> Shop:
     base, digest = image(tmp_path / "base", installed)
     root = tmp_path / "root"
     (root / "recipes").mkdir(parents=True)
+    (root / "dockerfiles" / "tools").mkdir(parents=True)
+    ours = CHECKOUT / "dockerfiles"
+    shutil.copy(ours / "trtllm.Dockerfile", root / "dockerfiles" / "llm.Dockerfile")
+    for tool in ("install.py", "source.py"):
+        shutil.copy(ours / "tools" / tool, root / "dockerfiles" / "tools" / tool)
     shop = Shop(root, repository, base, digest, commit)
     shop.recipe()
     shop.patch(LOADER, BEFORE, AFTER)
@@ -281,7 +297,7 @@ def test_what_must_be_compiled_is_built_from_source_and_says_what_is_open(
     shop.patch("cpp/tensorrt_llm/kernels/kernel.cu", KERNEL, KERNEL + b"// more\n")
     document = build("--dry-run")
     assert document["plan"]["engine"]["name"] == "buildx"
-    assert document["plan"]["engine"]["build-args"] == {"CUDA_ARCHITECTURES": "120-real"}
+    assert document["plan"]["engine"]["build-args"] == {"CUDA_ARCHS": "120-real"}
     assert document["open"] == [
         "no image to build in is known by digest: say --base IMAGE@sha256:…"
     ]
@@ -290,12 +306,46 @@ def test_what_must_be_compiled_is_built_from_source_and_says_what_is_open(
     assert main(["build", "llm", "--arch", "sm121", "--dry-run", "--root", str(shop.root)]) == 0
     text = capsys.readouterr().out
     assert "checkout with LFS and submodules" in text
-    assert "told     CUDA_ARCHITECTURES=120-real, with CUDA >=12.9" in text
+    assert "told     CUDA_ARCHS=120-real, with CUDA >=12.9" in text
     assert "from source, because the series changes cpp/tensorrt_llm/kernels/kernel.cu" in text
-    error = build("--base", str(shop.base), status=2)["error"]
-    assert "must be built from source" in error["message"]
+    assert named["plan"]["engine"]["dockerfile"] == file_digest(shop, "llm.Dockerfile")
+    assert set(named["plan"]["engine"]["tools"]) == {"tools/install.py", "tools/source.py"}
+    told = build("--dry-run", "--base", str(shop.base), "--build-arg", "JOBS=2")
+    assert told["plan"]["engine"]["build-args"] == {"CUDA_ARCHS": "120-real", "JOBS": "2"}
+    assert told["key"] != named["key"]
     error = build("--engine", "overlay", status=2)["error"]
     assert "an overlay cannot change what must be compiled" in error["message"]
+
+
+def file_digest(shop: Shop, name: str) -> str:
+    return hashlib.sha256((shop.root / "dockerfiles" / name).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--build-arg", "COMMIT=main"), "is given by the build itself"),
+        (("--build-arg", "NO_SUCH=1"), "is no ARG of it"),
+        (("--build-arg", "CUDA_ARCHS=121f"), "121f"),
+        (("--build-arg", "JOBS"), "has no value"),
+    ],
+)
+def test_arguments_that_are_wrong_for_a_build_from_source(
+    shop: Shop, build: Callable[..., Any], words: tuple[str, ...], said: str
+) -> None:
+    shop.patch("cpp/tensorrt_llm/kernels/kernel.cu", KERNEL, KERNEL + b"// more\n")
+    assert said in build("--dry-run", *words, status=2)["error"]["message"]
+    (shop.root / "dockerfiles" / "llm.Dockerfile").write_text("FROM scratch\n")
+    assert "takes no COMMIT" in build("--dry-run", status=2)["error"]["message"]
+    (shop.root / "dockerfiles" / "llm.Dockerfile").unlink()
+    assert "cannot read" in build("--dry-run", status=2)["error"]["message"]
+
+
+def test_an_overlay_takes_no_options_of_other_engines(
+    shop: Shop, build: Callable[..., Any]
+) -> None:
+    error = build("--base", str(shop.base), "--build-arg", "A=1", status=2)["error"]
+    assert "--build-arg is for the engines buildx and buildah" in error["message"]
 
 
 def test_faults_are_told_in_words(shop: Shop, build: Callable[..., Any]) -> None:
@@ -334,3 +384,112 @@ def test_without_a_base_the_layer_alone_is_made(shop: Shop, build: Callable[...,
     held = merged(shop.root.parent / made["image"]["path"], made["image"]["digest"])
     assert {p for p in held if held[p][0] == "file"} == {f"{SITE}/{LOADER}"}
     assert any("made on nothing" in note for note in made["notes"])
+
+
+# --- from source, with a real engine --------------------------------------------------------------
+
+BUILD_SCRIPT = """\
+import argparse, os, pathlib, zipfile
+told = argparse.ArgumentParser()
+for name in ("cuda_architectures", "job_count", "version-override", "dist_dir"):
+    told.add_argument("--" + name)
+for name in ("clean", "use_ccache", "yes", "skip-stubs"):
+    told.add_argument("--" + name, action="store_true")
+options = told.parse_args()
+version = options.version_override
+kernel = pathlib.Path("cpp/tensorrt_llm/kernels/kernel.cu").read_text()
+third = pathlib.Path("3rdparty/cutlass/cutlass.h").read_text()
+folder = pathlib.Path(options.dist_dir)
+folder.mkdir(parents=True, exist_ok=True)
+info = f"tensorrt_llm-{version}.dist-info"
+files = {
+    "tensorrt_llm/__init__.py": pathlib.Path("tensorrt_llm/__init__.py").read_text(),
+    "tensorrt_llm/kernel.bin": f"{options.cuda_architectures} {kernel}{third}",
+    f"{info}/METADATA": f"Metadata-Version: 2.1\\nName: tensorrt-llm\\nVersion: {version}\\n",
+    f"{info}/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+}
+files[f"{info}/RECORD"] = "".join(f"{name},,\\n" for name in [*files, f"{info}/RECORD"])
+with zipfile.ZipFile(folder / f"tensorrt_llm-{version}-py3-none-any.whl", "w") as out:
+    for name, content in files.items():
+        out.writestr(zipfile.ZipInfo(name), content)
+"""
+
+
+@pytest.fixture(name="devel", scope="module")
+def _devel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A development image in the registry: the base with git, from Debian's mirror."""
+    found = engine()
+    folder = tmp_path_factory.mktemp("devel")
+    (folder / "Dockerfile").write_text(
+        f"FROM {found.base}\n"
+        "RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends git >/dev/null\n"
+    )
+    name = f"{found.registry}/tree-devel:1"
+    output = f"type=image,name={name},push=true,oci-mediatypes=true"
+    build = ("docker", "buildx", "build", "-q", "--network=host", "--provenance=false")
+    found.run(*build, "--output", output, folder, timeout=400)
+    return name
+
+
+@pytest.fixture(name="served")
+def _served(shop: Shop, tmp_path: Path) -> Iterator[Shop]:
+    """The repository and its submodule over git's own protocol, as steps of a build reach them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"git://127.0.0.1:{port}"
+    script = shop.repository / "scripts" / "build_wheel.py"
+    script.parent.mkdir()
+    script.write_text(BUILD_SCRIPT)
+    modules = shop.repository / ".gitmodules"
+    modules.write_text(modules.read_text().replace(str(tmp_path / "cutlass"), f"{address}/cutlass"))
+    git("rm", "-q", "--cached", "cpp/tensorrt_llm/kernels/fmha.cubin.cpp", cwd=shop.repository)
+    git("add", ".gitmodules", "scripts", cwd=shop.repository)
+    git("commit", "-q", "--amend", "-m", "release", cwd=shop.repository)
+    git("tag", "-f", "v1.3.0rc20", cwd=shop.repository)
+    shop.commit = git("rev-parse", "HEAD", cwd=shop.repository).strip()
+    for folder in (shop.repository, tmp_path / "cutlass"):
+        git("config", "uploadpack.allowAnySHA1InWant", "true", cwd=folder)
+    shop.patch("cpp/tensorrt_llm/kernels/kernel.cu", KERNEL, KERNEL + b"// patched\n")
+    text = RECIPE.format(git=f"{address}/TensorRT-LLM", commit=shop.commit, bases="")
+    (shop.root / "recipes" / "llm.yaml").write_text(text.replace("lfs: true", "lfs: false"))
+    daemon = subprocess.Popen(
+        [
+            *("git", "daemon", "--export-all", "--reuseaddr", f"--base-path={tmp_path}"),
+            *("--listen=127.0.0.1", f"--port={port}", str(tmp_path)),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        yield shop
+    finally:
+        daemon.terminate()
+        daemon.wait(10)
+
+
+def test_a_series_that_touches_cuda_is_compiled_by_a_real_engine(
+    served: Shop,
+    devel: str,
+    build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    found = engine()
+    found.use(monkeypatch)
+    how = ("--arch", "sm120", "--base", found.base, "--network", "host")
+    made = build(*how, "--build-arg", f"DEVEL={devel}")
+    assert (made["engine"], made["reused"]) == ("buildx", False)
+    site = "usr/local/lib/python3.11/dist-packages"
+    held = own_files(tmp_path / made["image"]["path"])
+    kernel = held[f"{site}/tensorrt_llm/kernel.bin"].decode()
+    # The patched source, the submodule's header at its pinned commit, the flags of the recipe.
+    assert kernel == f"120-real {KERNEL.decode()}// patched\n#pragma once\n"
+    assert [name for name in held if name.endswith("/METADATA") and "sp." in name]
+    lock = json.loads((tmp_path / made["lock"]).read_text())
+    assert lock["inputs"]["engine"]["build-args"]["CUDA_ARCHS"] == "120-real"
+    assert lock["inputs"]["engine"]["dockerfile"] == file_digest(served, "llm.Dockerfile")
+    assert build(*how, "--build-arg", f"DEVEL={devel}")["reused"] is True

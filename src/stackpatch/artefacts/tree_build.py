@@ -20,6 +20,7 @@ from stackpatch.artefacts.layer import Entry, Kind, Layer, make_layer
 from stackpatch.artefacts.layout import write_layout
 from stackpatch.artefacts.lock import rfc3339
 from stackpatch.artefacts.overlay import BASE_DIGEST, BASE_NAME
+from stackpatch.artefacts.plan import Engine
 from stackpatch.artefacts.record import Row, dump_record
 from stackpatch.artefacts.site import Site, compiled_leftovers
 from stackpatch.errors import InputError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from stackpatch.artefacts.external import Settings
     from stackpatch.artefacts.oci import Image
     from stackpatch.artefacts.tree_plan import TreePlan
     from stackpatch.sources.objects import Entry as TreeEntry
@@ -47,13 +49,15 @@ class Changed:
 
     content: None where the file is removed. modes: permission bits of what stays. originals: the
     hash of what was there, as RECORD writes it. outside: paths of the git tree that the package
-    does not have, such as tests.
+    does not have, such as tests. tree: all of it by path in the git tree, content and mode, None
+    for removed.
     """
 
     content: Mapping[str, bytes | None]
     modes: Mapping[str, int]
     originals: Mapping[str, str]
     outside: tuple[str, ...] = ()
+    tree: Mapping[str, tuple[bytes, int] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,14 @@ def build_tree(
     out: Path,
     offline: bool = False,
     report: Report | None = None,
+    settings: Settings | None = None,
     wait: float = 600.0,
 ) -> TreeResult:
-    """Carry out an overlay plan on its base, or find the result that is there.
+    """Carry out a plan on its base, or find the result that is there.
 
-    Raises FindingError with every failure when the series does not apply, InputError when the
-    base has another version or other files than the released ones, and what fetching raises.
+    settings: of the engine, for a build from source. Raises FindingError with every failure when
+    the series does not apply, InputError when the base has another version or other files than
+    the released ones, what fetching raises, and what the engine does.
     """
     target = out / plan.folder
     done = _finished(target, plan)
@@ -109,30 +115,57 @@ def build_tree(
         if done is not None:
             return done
         changed = changes(plan, offline=offline, report=report)
-        site = _site(plan, base, changed, report)
-        layer = make_layer(
-            entries(changed, site, epoch=plan.release.epoch),
-            epoch=plan.release.epoch,
-            folders=site.folders,
-        )
-        image = _image(plan, base, layer)
-        notes = _notes(plan, base, changed, site)
         with storage.directory_beside(target) as scratch:
-            index = write_layout(
-                scratch / IMAGE,
-                image,
-                {layer.digest: layer.blob},
-                base=base.layout,
-                annotations={
-                    "org.opencontainers.image.ref.name": (
-                        f"{plan.patched}-{plan.arch.name}".replace("+", "_")
-                    )
-                },
-                sparse=base.source is not None and base.layout is None,
-            )
-            lock = _lock(plan, image, str(index), notes, scratch)
-            (scratch / LOCK).write_bytes(lock)
+            if settings is None:
+                image, index, notes = _overlaid(plan, base, changed, scratch, report)
+            else:
+                image, index, notes = _from_source(plan, base, settings, changed, scratch)
+            (scratch / LOCK).write_bytes(_lock(plan, image, index, notes, scratch))
         return TreeResult(plan, target, str(image.digest), reused=False, notes=notes)
+
+
+def _overlaid(
+    plan: TreePlan, base: Base, changed: Changed, folder: Path, report: Report | None
+) -> tuple[Image, str, tuple[str, ...]]:
+    """The image with the changed files on top, below `folder`; its index's digest; notes."""
+    site = _site(plan, base, changed, report)
+    layer = make_layer(
+        entries(changed, site, epoch=plan.release.epoch),
+        epoch=plan.release.epoch,
+        folders=site.folders,
+    )
+    image = _image(plan, base, layer)
+    index = write_layout(
+        folder / IMAGE,
+        image,
+        {layer.digest: layer.blob},
+        base=base.layout,
+        annotations={"org.opencontainers.image.ref.name": _tag(plan)},
+        sparse=base.source is not None and base.layout is None,
+    )
+    return image, str(index), _notes(plan, base, changed, site)
+
+
+def _from_source(
+    plan: TreePlan, base: Base, settings: Settings, changed: Changed, folder: Path
+) -> tuple[Image, str, tuple[str, ...]]:
+    """The image that the engine makes of the patched sources."""
+    from stackpatch.artefacts.engines import build_image
+    from stackpatch.artefacts.tree_source import source_request
+
+    labels, annotations = _told(plan)
+    request = source_request(
+        plan, base, settings, changed.tree, labels=labels, annotations=annotations
+    )
+    target = folder / IMAGE
+    image = build_image(request, target, progress=settings.progress, ref_name=_tag(plan))
+    index = str(Digest.of_file(target / "index.json"))
+    return image, index, ("built from source by its Dockerfile; its log names every step",)
+
+
+def _tag(plan: TreePlan) -> str:
+    """What the image is called in its layout; a tag cannot hold a plus sign."""
+    return f"{plan.patched}-{plan.arch.name}".replace("+", "_")
 
 
 def changes(plan: TreePlan, *, offline: bool = False, report: Report | None = None) -> Changed:
@@ -160,28 +193,30 @@ def _placed(
     modes: dict[str, int] = {}
     originals: dict[str, str] = {}
     outside: list[str] = []
+    tree: dict[str, tuple[bytes, int] | None] = {}
     for path, entry in sorted(changed.items()):
         old = objects.entry(before, path)
         if old == entry:
             continue
+        for mode in (one.mode for one in (old, entry) if one is not None):
+            if mode not in _MODES:
+                msg = f"{path} is a symbolic link, which a build from git does not change"
+                raise InputError(msg, hint="leave it out of the series")
+        tree[path] = None if entry is None else (objects.blob(entry.id), _MODES[entry.mode])
         places = plan.layout.from_git(path)
         if not places:
             outside.append(path)
             continue
-        for mode in (one.mode for one in (old, entry) if one is not None):
-            if mode not in _MODES:
-                msg = f"{path} is a symbolic link, which an overlay does not change"
-                raise InputError(msg, hint="leave it out of the series")
         for place in places:
             content[place] = None if entry is None else objects.blob(entry.id)
             if entry is not None:
                 modes[place] = _MODES[entry.mode]
             if old is not None:
                 originals[place] = Row.of(place, objects.blob(old.id)).hash
-    if not content:
+    if not content and plan.engine is Engine.OVERLAY:
         msg = f"nothing that the series changes is in the package: {', '.join(outside[:3])}"
         raise InputError(msg, hint="correct `layouts.wheel` in the recipe")
-    return Changed(content, modes, originals, tuple(outside))
+    return Changed(content, modes, originals, tuple(outside), tree)
 
 
 def _site(plan: TreePlan, base: Base, changed: Changed, report: Report | None) -> Site:
@@ -257,21 +292,27 @@ def entries(changed: Changed, site: Site, *, epoch: int) -> tuple[Entry, ...]:
     return tuple(made)
 
 
-def _image(plan: TreePlan, base: Base, layer: Layer) -> Image:
-    recipe, release = plan.recipe, plan.release
+def _told(plan: TreePlan) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and annotations of the image."""
     labels = {
         "stackpatch.arch": plan.arch.name,
         "stackpatch.series": f"sha256:{plan.series_sha256}",
-        "stackpatch.stack": recipe.stack,
+        "stackpatch.stack": plan.recipe.stack,
         "stackpatch.version": plan.patched,
     }
     annotations = {
-        "org.opencontainers.image.title": recipe.stack,
+        "org.opencontainers.image.title": plan.recipe.stack,
         "org.opencontainers.image.version": plan.patched,
-        "org.opencontainers.image.source": recipe.upstream.git,
-        "org.opencontainers.image.revision": str(release.commit),
+        "org.opencontainers.image.source": plan.recipe.upstream.git,
+        "org.opencontainers.image.revision": str(plan.release.commit),
         **labels,
     }
+    return labels, annotations
+
+
+def _image(plan: TreePlan, base: Base, layer: Layer) -> Image:
+    recipe, release = plan.recipe, plan.release
+    labels, annotations = _told(plan)
     if base.image.layers:
         annotations[BASE_DIGEST] = str(base.image.digest)
         if base.pinned.name:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import stackpatch
@@ -41,8 +41,9 @@ class TreePlan:
     """One build. patches: those for the arch, in order. why: one sentence about the engine.
 
     checkout: what a checkout of the sources needs. base: the image that the result is made on,
-    None where nobody said one by digest; evidence: why it is said to hold the release. cuda: the
-    range of toolkits that serve, for a build from source. open: what is not pinned, for a person.
+    None where nobody said one by digest; evidence: why it is said to hold the release. told: what
+    an engine of its own gets beside the sources: Dockerfile and tools by digest, a person's build
+    arguments. open: what is not pinned, for a person.
     """
 
     recipe: Recipe
@@ -57,6 +58,7 @@ class TreePlan:
     why: str
     base: PinnedBase | None
     evidence: str | None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def checkout(self) -> Mapping[str, bool]:
@@ -69,7 +71,10 @@ class TreePlan:
         """What the build from source is told; nothing for an overlay."""
         if self.engine is Engine.OVERLAY:
             return {}
-        return self.recipe.arch(self.arch.name).build_args
+        return {
+            **self.recipe.arch(self.arch.name).build_args,
+            **self.told.get("args", {}),
+        }
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -124,6 +129,7 @@ class TreePlan:
                 "name": self.engine.value,
                 "version": TREE_VERSION,
                 "build-args": dict(self.build_args),
+                **{name: value for name, value in self.told.items() if name != "args"},
             },
             "stackpatch": stackpatch.__version__,
         }
@@ -161,6 +167,8 @@ class TreePlan:
             if self.evidence:
                 lines.append(f"         {' '.join(self.evidence.split())}")
         lines.append(f"engine   {self.engine}: {self.why}")
+        if "dockerfile" in self.told:
+            lines.append(f"by       its Dockerfile, sha256 {self.told['dockerfile'][:12]}")
         if self.build_args:
             words = (f"{name}={value}" for name, value in sorted(self.build_args.items()))
             lines.append(f"told     {' '.join(words)}, with CUDA {settings.cuda}")
@@ -187,8 +195,9 @@ def plan_tree(
     engine: str = "auto",
     base: PinnedBase | None = None,
     evidence: str | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> TreePlan:
-    """Decide a build from git. engine: `auto` or an engine's name.
+    """Decide a build from git. engine: `auto` or an engine's name. told: as `TreePlan` has it.
 
     base: the image that a person named, resolved; without one, the recipe's for the platform,
     with its evidence. Raises InputError where the recipe or the series cannot give a build.
@@ -219,6 +228,7 @@ def plan_tree(
         why,
         base,
         evidence,
+        {} if chosen is Engine.OVERLAY else dict(told or {}),
     )
 
 

@@ -100,9 +100,9 @@ def command(
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
     from stackpatch.artefacts.release import build_release, plan_release
-    from stackpatch.checks.proof import how_far, known
     from stackpatch.artefacts.tree_plan import has_no_wheel
-    from stackpatch.cli.engines import external
+    from stackpatch.checks.proof import how_far, known
+    from stackpatch.cli.engines import EngineOptions, external
     from stackpatch.cli.locks import check_result, differing, keep_lock, locked_build
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
@@ -137,6 +137,16 @@ def command(
             dry_run=dry_run,
             offline=offline,
             json=json,
+            options=EngineOptions(
+                build_args=build_arg or (),
+                cuda=cuda,
+                builder=builder,
+                cache_from=cache_from or (),
+                cache_to=cache_to or (),
+                ca_file=ca_file,
+                pip_config=pip_config,
+                network=network,
+            ),
         )
         return
     plan, base_image = plan_release(

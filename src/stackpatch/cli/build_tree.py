@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from stackpatch.artefacts.base import OpenRemote
     from stackpatch.artefacts.tree_build import TreeResult
+    from stackpatch.cli.engines import EngineOptions
     from stackpatch.cli.workspace import Workspace
     from stackpatch.model.arch import Arch
 
@@ -28,6 +29,7 @@ def run(
     dry_run: bool,
     offline: bool,
     json: bool,
+    options: EngineOptions,
 ) -> None:
     """Plan it and, but for a dry run, do it. base: as a person named it, None for the recipe's."""
     from dataclasses import replace
@@ -35,8 +37,16 @@ def run(
     from stackpatch.artefacts.base import open_base
     from stackpatch.artefacts.plan import Engine
     from stackpatch.artefacts.tree_plan import plan_tree
+    from stackpatch.artefacts.tree_source import pinned_dockerfile
 
     plan = plan_tree(work.recipe, work.release, arch, work.series, engine=engine)
+    settings = None
+    if plan.engine is Engine.OVERLAY:
+        options.refuse()
+    else:
+        settings = options.settings(plan.engine, work.recipe.stack, work.collection.root)
+        told = pinned_dockerfile(settings.dockerfile, settings.args, arch, settings.cuda)
+        plan = replace(plan, told={**told, "network": settings.network})
     opened = None
     if base is not None:
         opened = open_base(base, arch, site=site, recorded=work.release.bases, remote=remote)
@@ -54,13 +64,6 @@ def run(
         }
         output.emit("build-plan", document, plan.lines(), json=json)
         return
-    if plan.engine is not Engine.OVERLAY:
-        msg = f"{work.recipe.stack} {work.release.version} must be built {plan.why}"
-        raise InputError(
-            msg,
-            hint="that is not built in yet; --dry-run prints what goes into it, and a release "
-            "whose series changes Python only is laid over an image",
-        )
     if opened is None:
         msg = f"{work.recipe.stack} {work.release.version}: {plan.open[0]}"
         raise InputError(msg, hint="the recipe knows no image of this release for the platform")
@@ -69,7 +72,9 @@ def run(
     from stackpatch.cli.progress import reporting
 
     with reporting() as report:
-        result = build_tree(plan, opened, out=out, offline=offline, report=report)
+        result = build_tree(
+            plan, opened, out=out, offline=offline, report=report, settings=settings
+        )
     digest = work.series.for_arch(arch.name).digest
     stack, version = work.recipe.stack, work.release.version
     state = how_far(known(work.collection.recipes, stack, version, arch.name, digest))

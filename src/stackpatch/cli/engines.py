@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -15,7 +16,7 @@ from stackpatch.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stackpatch.artefacts.external import External
+    from stackpatch.artefacts.external import External, Settings
     from stackpatch.model.arch import Arch
 
 BuilderOption = Annotated[
@@ -74,6 +75,60 @@ NetworkOption = Annotated[
     str,
     typer.Option("--network", metavar="WHICH", help="Of a build's steps: none, host or default."),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """The options of engines of their own, as a person gave them, for a build from source."""
+
+    build_args: Sequence[str] = ()
+    cuda: str | None = None
+    builder: str | None = None
+    cache_from: Sequence[str] = ()
+    cache_to: Sequence[str] = ()
+    ca_file: Path | None = None
+    pip_config: Path | None = None
+    network: str = "none"
+
+    def refuse(self) -> None:
+        """Raise InputError when one was given: the built-in engine has none."""
+        _refuse(
+            {
+                "--builder": self.builder,
+                "--cache-from": self.cache_from,
+                "--cache-to": self.cache_to,
+                "--ca-file": self.ca_file,
+                "--pip-config": self.pip_config,
+                "--build-arg": self.build_args,
+                "--cuda": self.cuda,
+                "--network": self.network if self.network != "none" else None,
+            }
+        )
+
+    def settings(self, engine: str, stack: str, root: Path) -> Settings:
+        """For that engine. root: the folder with dockerfiles/. Its steps need a network."""
+        from stackpatch.artefacts.external import Settings
+
+        secrets = {"ca": self.ca_file, "pip": self.pip_config}
+        return Settings(
+            engine=cast("Literal['buildx', 'buildah']", engine),
+            dockerfile=_dockerfiles(root) / f"{stack}.Dockerfile",
+            args=_pairs(self.build_args),
+            cuda=self.cuda,
+            builder=self.builder,
+            cache_from=tuple(self.cache_from),
+            cache_to=tuple(self.cache_to),
+            secrets={key: path for key, path in secrets.items() if path is not None},
+            network="default" if self.network == "none" else self.network,
+            progress=_say,
+        )
+
+
+def _refuse(named: Mapping[str, object]) -> None:
+    given = next((option for option, value in named.items() if value), None)
+    if given is not None:
+        msg = f"{given} is for the engines buildx and buildah"
+        raise InputError(msg, hint="say --engine buildx or --engine buildah with it")
 
 
 def external(
