@@ -7,6 +7,7 @@ is patched takes nothing of them but the questions that are asked of the platfor
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import json
 import subprocess
@@ -70,6 +71,7 @@ class Platform:
         return self.capability[0] == wanted // 10
 
 
+@functools.cache
 def source(version: str, path: str = MODULE) -> str:
     """A file of the release's sdist."""
     name = f"vllm-{version}.tar.gz"
