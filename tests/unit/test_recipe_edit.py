@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackpatch.errors import InputError
-from stackpatch.model.recipe_edit import NewFile, NewRelease, add_release
+from stackpatch.model.recipe_edit import (
+    NewFile,
+    NewRelease,
+    add_release,
+    set_fork,
+    set_series,
+)
 from stackpatch.model.recipe_file import parse_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -136,3 +142,118 @@ def test_any_text_comes_back_as_it_went_in(detail: str, name: str, digest: str) 
     read = yaml.safe_load(add_release(text, release, where="recipe"))["releases"][1]
     assert read["commit-evidence"]["detail"] == detail
     assert (read["artefacts"][0]["file"], read["artefacts"][0]["sha256"]) == (name, digest)
+
+
+# --- a fork, and a series on a release that has none ------------------------------------------
+
+FORK = {
+    "url": "https://github.com/somebody/flashinfer.git",
+    "branch": "nvfp4/sm120",
+    "commit": "1e10000000000000000000000000000000000000",
+    "base": "0" * 39 + "1",
+    "release": "0.6.3",
+}
+
+
+def forked(text: str, **changes: str) -> str:
+    edited = set_fork(text, FORK | changes, where="recipe")
+    recipe = parse_recipe("flashinfer.yaml", edited.encode(), name="flashinfer")
+    assert recipe.fork is not None
+    assert recipe.fork.model_dump() == FORK | changes, "read back, it is what was written"
+    return edited
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_fork_comes_at_the_end(end: str) -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text().rstrip("\n") + end
+    edited = forked(text)
+    assert edited.startswith(text)
+    assert len(added_lines(text, edited)) == 7
+    assert forked(edited) == edited, "twice is once"
+
+
+BLOCK = """
+fork:
+  # whose it is
+  url: https://github.com/somebody/flashinfer.git  # theirs
+  branch: old/branch   # a branch
+  commit: null
+  base: ""
+"""
+
+
+def test_values_are_replaced_where_they_stand() -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text() + BLOCK.replace('  base: ""\n', "")
+    edited = forked(text, branch="new")
+    assert "  # whose it is\n" in edited
+    assert "git  # theirs\n" in edited
+    assert "  branch: new   # a branch\n" in edited
+    assert edited.endswith(f'  base: "{FORK["base"]}"\n  release: "0.6.3"\n')
+    assert forked(edited, branch="new") == edited
+
+
+def test_a_fork_in_braces_stays_in_braces() -> None:
+    flow = "\nfork: {url: /x, branch: b}  # kept\ncaches: [flashinfer-jit]\n"
+    text = (RECIPES / "flashinfer.yaml").read_text().split("\ncaches:")[0] + flow
+    edited = forked(text)
+    assert edited.count("\nfork: {") == 1
+    assert "}  # kept\ncaches: [flashinfer-jit]\n" in edited
+
+
+@pytest.mark.parametrize("value", ["[a, b]", "a", '""', "[]"])
+def test_a_fork_that_is_none_is_refused(value: str) -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text() + f"\nfork: {value}\n"
+    with pytest.raises(InputError, match="`fork` is not a mapping"):
+        set_fork(text, FORK, where="recipe")
+
+
+def test_a_fork_whose_value_is_a_list_is_refused() -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text() + "\nfork:\n  url: [a]\n"
+    with pytest.raises(InputError, match=r"`fork\.url` is not a single value"):
+        set_fork(text, FORK, where="recipe")
+
+
+def test_a_series_on_a_release_that_has_none() -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text()
+    edited = set_series(text, "0.7.2", "v0.7.2", where="recipe")
+    assert len(edited.splitlines()) == len(text.splitlines())
+    old, new_ = (
+        {release.version: release.series for release in parse_recipe("r", t.encode()).releases}
+        for t in (text, edited)
+    )
+    assert new_ == old | {"0.7.2": "v0.7.2"}
+    assert set_series(edited, "0.7.2", "v0.7.2", where="recipe") == edited
+    with pytest.raises(InputError, match=r"0\.7\.2 already has the series v0\.7\.2"):
+        set_series(edited, "0.7.2", "other", where="recipe")
+    with pytest.raises(InputError, match=r"no release 9\.9"):
+        set_series(text, "9.9", "v9.9", where="recipe")
+
+
+def test_a_series_where_no_key_says_so_yet() -> None:
+    text = (RECIPES / "flashinfer.yaml").read_text()
+    mark = '- version: "0.7.2"\n'
+    before, rest = text.split(mark)
+    without = before + mark + rest.replace("    series: null\n", "", 1)
+    assert without != text
+    edited = set_series(without, "0.7.2", "v0.7.2", where="recipe")
+    assert added_lines(without, edited) == ["    series: v0.7.2"]
+    flow = "releases:\n  - {version: '1.0', tag: v1.0}\n  - version: '2.0'\n"
+    assert yaml.safe_load(set_series(flow, "1.0", "v1.0", where="r"))["releases"] == [
+        {"version": "1.0", "tag": "v1.0", "series": "v1.0"},
+        {"version": "2.0"},
+    ]
+
+
+KEYS = st.sampled_from(sorted(FORK))
+
+
+@given(present=st.dictionaries(KEYS, st.sampled_from(["x", "1.0", "no", "1e5", "'a: b'"])))
+def test_whatever_the_fork_had_is_replaced_and_nothing_else(present: dict[str, str]) -> None:
+    lines = "".join(f"    {key}: {value}   # {key}\n" for key, value in present.items())
+    text = f"stack: x  # first\nfork:\n{lines}last: [1]\n" if present else "stack: x  # first\n"
+    edited = set_fork(text, FORK, where="recipe")
+    assert yaml.safe_load(edited)["fork"] == FORK
+    assert all(f"   # {key}\n" in edited for key in present)
+    assert edited.startswith("stack: x  # first\n")
+    if present:
+        assert edited.endswith("last: [1]\n")

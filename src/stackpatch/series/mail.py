@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SPECIAL = re.compile(r'[()<>\[\]:;@\\,."]')
 # What ends the message or begins a diff or an in-body header for `git am` and for us.
 _MISREAD = re.compile(r"(?:diff --(?:git|cc|combined) |Index: |--- |---\s*$|From [0-9a-f]{40} )")
-_HEADER = re.compile(r"(?:>?From|Subject|Date|Author|Sender)\b[: ]")
+_HEADER = re.compile(r"(?:(?:>?From|Subject|Date|Author|Sender)\b[: ]|\[PATCH\]\s)")
 _SLUG = 52  # characters, as git's own names
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]+")
 
@@ -29,7 +29,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]+")
 def compose(commit: Commit, trailers: Sequence[tuple[str, str]], diff: bytes) -> bytes:
     """The mail: who, when and why from the commit, these trailers added, this diff."""
     subject, body = _split(commit.message)
-    text = _with_trailers(_guarded(body), trailers)
+    text = _guarded(_with_trailers(_guarded(body), trailers))
     lines = [
         f"From {commit.id} Mon Sep 17 00:00:00 2001",
         f"From: {_address(commit.name, commit.email)}",
@@ -95,11 +95,11 @@ def _with_trailers(body: str, trailers: Sequence[tuple[str, str]]) -> str:
     added = "\n".join(f"{key}: {value}" for key, value in trailers)
     if not added or not body:
         return body or added
-    last = body.rsplit("\n\n", 1)[-1].split("\n")
-    block = all(re.match(r"[A-Za-z][A-Za-z0-9-]*: |[ \t]", line) for line in last)
-    # A single paragraph that looks like `word: …` is the body itself, as in `note: see below`.
-    known = any(re.match(r"[A-Z][A-Za-z]*-[A-Za-z-]+: |Bug: |Arch: |Effect: ", s) for s in last)
-    return f"{body}\n{added}" if block and known and last[0][:1].strip() else f"{body}\n\n{added}"
+    found, _ = parse_trailers(body)
+    # `note: see below` alone is the body itself; git's own trailers have a dash, or are ours.
+    ours = found.status or found.bugs or found.archs or found.applies_to or found.effects
+    block = ours or any("-" in key for key, _ in found.others)
+    return f"{body}\n{added}" if block else f"{body}\n\n{added}"
 
 
 def _address(name: str, email: str) -> str:
