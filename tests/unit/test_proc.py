@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 import pytest
 
 from stackpatch import proc
 from stackpatch.errors import EnvironmentProblem
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def python(code: str) -> tuple[str, str, str]:
@@ -81,3 +79,78 @@ def test_standard_input_is_empty_unless_given() -> None:
     echo = python("import sys; sys.stdout.write(sys.stdin.read())")
     assert proc.run(echo).stdout == b""
     assert proc.run(echo, stdin=b"given").stdout == b"given"
+
+
+# --- following a program that runs for long ---------------------------------------------------
+
+
+def test_lines_come_one_by_one_from_both_streams_while_it_runs(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib; print('one', flush=True); print('two', file=sys.stderr);"
+        "p = pathlib.Path('go')\n"
+        "while not p.exists(): time.sleep(0.01)\n"
+        "print('three'); sys.exit(4)"
+    )
+    seen: list[str] = []
+
+    def note(line: str) -> None:
+        seen.append(line)
+        if len(seen) == 2:  # it waits for us: the first two were not kept until its end
+            (tmp_path / "go").touch()
+
+    assert proc.follow(python(code), note, cwd=tmp_path) == 4
+    assert sorted(seen) == ["one", "three", "two"]
+    assert seen[-1] == "three"
+
+
+def test_a_signal_is_told_as_its_negative_number() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert proc.follow(python(code), lambda _: None) == -9
+
+
+def test_what_stops_us_stops_the_program_and_its_children(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', "
+        "'import time; time.sleep(60)']); print(child.pid, flush=True); child.wait()"
+    )
+    children: list[int] = []
+
+    def stop(line: str) -> None:
+        children.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        proc.follow(python(code), stop)
+    deadline = time.monotonic() + 5
+    while running(children[0]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not running(children[0])
+
+
+def test_a_program_that_will_not_end_is_made_to() -> None:
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+
+    def stop(_: str) -> None:
+        raise RuntimeError
+
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError):
+        proc.follow(python(code), stop, patience=0.3)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_program_that_is_missing_is_named_when_followed() -> None:
+    with pytest.raises(EnvironmentProblem, match="no-such-program is not installed"):
+        proc.follow(("no-such-program",), lambda _: None)
+
+
+def running(pid: int) -> bool:
+    """Alive and no zombie that somebody else has to collect."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
