@@ -75,14 +75,19 @@ def command(
 def _finished(work: Workspace, arch: str, out: Path) -> Finished:
     """The build that `build` would find for the recipe as it is now."""
     from stackpatch.artefacts.release import plan_release
+    from stackpatch.artefacts.tree_plan import has_no_wheel, plan_tree
     from stackpatch.model.arch import parse_arch
     from stackpatch.registry.finished import open_finished
 
     # Base and engine are what the build chose: the lock has them, the recipe does not.
+    wanted = parse_arch(arch)
+    if has_no_wheel(work.release):
+        tree = plan_tree(work.recipe, work.release, wanted, work.series, engine="overlay")
+        return open_finished(out / tree.folder, tree.json())
     plan, _ = plan_release(
         work.recipe,
         work.release,
-        parse_arch(arch),
+        wanted,
         work.series,
         engine="overlay",
         base="scratch",
