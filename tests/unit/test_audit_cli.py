@@ -183,7 +183,7 @@ def test_people_see_a_table_and_the_paths(
         (["audit", "."], 2, "missing option"),
         (["audit", "--arch", "sm121"], 2, "missing argument"),
         (["audit", ".", "--arch", "sm121", "--ptx", "maybe"], 2, "maybe"),
-        (["audit", "repo/image:tag", "--arch", "sm121"], 2, "not read yet"),
+        (["audit", "repo/image:tag", "--arch", "sm121", "--offline"], 2, "--offline"),
     ],
 )
 def test_wrong_usage(

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import tracemalloc
 import zipfile
 import zlib
@@ -22,13 +23,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.images import LayoutMaker, tar_layer
 
+from stackpatch.artefacts.images import RemoteImage
+from stackpatch.artefacts.layout import Layout
 from stackpatch.checks import targets
 from stackpatch.checks.audit import Audit, Policy, Standing, audit
 from stackpatch.checks.code import DamagedError
 from stackpatch.checks.inflate import GZIP, Inflated, opened
+from stackpatch.checks.members import Member
 from stackpatch.checks.targets import TargetKind, target_kind
+from stackpatch.checks.zips import zip_members
 from stackpatch.errors import EnvironmentProblem, InputError
-from stackpatch.model.arch import ARCHES
+from stackpatch.model.arch import ARCHES, parse_arch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -650,19 +655,102 @@ def test_the_image_for_the_archs_platform_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("target", "asked"),
     [
-        "nvcr.io/nvidia/vllm:26.09-py3",
-        "docker://vllm/vllm-openai:v0.33.0",
-        "lmsysorg/sglang@sha256:" + "0" * 64,
-        "vllm/vllm-openai",
+        ("nvcr.io/nvidia/vllm:26.09-py3", "nvcr.io/nvidia/vllm:26.09-py3"),
+        ("docker://vllm/vllm-openai:v0.33.0", "vllm/vllm-openai:v0.33.0"),
+        ("lmsysorg/sglang@sha256:" + "0" * 64, "lmsysorg/sglang@sha256:" + "0" * 64),
+        ("vllm-openai:v1", "vllm-openai:v1"),
+        ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b"),
     ],
 )
-def test_images_elsewhere_are_named_as_not_read_yet(target: str) -> None:
-    with pytest.raises(InputError, match="are not read yet") as caught:
-        look(target)
-    assert "oci:DIR" in str(caught.value.hint)
-    assert "docker://docker://" not in str(caught.value.hint)
+def test_an_image_elsewhere_is_asked_for_by_its_reference(target: str, asked: str) -> None:
+    seen = []
+
+    def remote(text: str) -> RemoteImage:
+        seen.append(text)
+        msg = "no network in a unit test"
+        raise InputError(msg)
+
+    with pytest.raises(InputError, match="no network in a unit test"):
+        audit(target, parse_arch("sm121", where="test"), Policy(), remote=remote)
+    assert seen == [asked]
+    with pytest.raises(InputError, match="does not exist"):
+        look(target)  # nobody is there who could ask
+
+
+@pytest.mark.parametrize(
+    "target", ["vllm/vllm-openai", "nope", "./x:1", "/x:1", "a b:1", "X/y.whl"]
+)
+def test_what_names_no_image_is_not_asked_for(target: str) -> None:
+    def remote(text: str) -> RemoteImage:
+        raise AssertionError(text)
+
+    with pytest.raises(InputError, match="does not exist") as caught:
+        audit(target, parse_arch("sm121", where="test"), Policy(), remote=remote)
+    assert "an image in a registry with its tag or digest" in str(caught.value.hint)
+
+
+def test_an_image_in_a_registry_is_read_like_a_layout(tmp_path: Path) -> None:
+    layout = image(tmp_path, tar_layer({"a.cubin": SM90A}), tar_layer({"b.cubin": SM121A}))
+    opened = Layout.open(layout)
+    remote = RemoteImage("host/name:1", opened.entries[0], opened)
+    found = audit(
+        "host.example/name:1",
+        parse_arch("sm121", where="test"),
+        Policy(),
+        remote=lambda _: remote,
+    )
+    assert found.kind == "registry"
+    assert standings(found) == standings(look(layout))
+    assert [file.path for file in found.files] == ["a.cubin", "b.cubin"]
+
+
+# Members that are inflated ahead
+
+
+def test_members_come_in_the_zips_order_whatever_is_inflated_first(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    sizes = [9 << 20, 10, 5 << 20, 3 << 20, 0, 2 << 20, 3 << 20, 3 << 20, 3 << 20, 3 << 20, 7]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, size in enumerate(sizes):
+            archive.writestr(f"{number}.bin", bytes([number]) * size)
+    seen = []
+    for member in zip_members(path):
+        assert isinstance(member, Member)
+        content = b""
+        while piece := member.source.read(100_000):
+            assert len(piece) <= 100_000
+            content += piece
+        seen.append((member.path, set(content), len(content)))
+    assert seen == [(f"{n}.bin", {n} if size else set(), size) for n, size in enumerate(sizes)]
+
+
+def test_damage_ends_a_member_where_it_did_before(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.cubin", SM121A)
+        archive.writestr("b.cubin", SM121A)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + 16  # the checksum of the first, in the directory
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+    found = look(path)
+    by_path = {file.path: file for file in found.files}
+    assert by_path["a.cubin"].findings.damage[0].endswith("the zip's checksum does not fit")
+    assert by_path["a.cubin"].standing == "native"  # its code was read before
+    assert by_path["b.cubin"].findings.damage == ()
+
+
+def test_leaving_a_zip_early_ends_its_threads(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(40):
+            archive.writestr(f"{number}.bin", bytes(1 << 20))
+    members = zip_members(path)
+    next(members)
+    members.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("inflate")]
 
 
 @pytest.mark.parametrize("target", ["nope", "./no/such", "/no/such.whl", "a\0b", "x" * 5000])

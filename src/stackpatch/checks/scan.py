@@ -95,6 +95,11 @@ class _Collector:
         return Findings(codes, dict(self.units), tuple(self.damage), size)
 
 
+def is_prose(name: str) -> bool:
+    """Whether a file's name says that it is source or prose: mostly, its start alone is read."""
+    return name.rpartition(".")[2].lower() in _PROSE
+
+
 def scan(name: str, source: Source) -> Findings:
     """Read the file `name` once and say which GPU code it holds.
 
@@ -110,7 +115,7 @@ def scan(name: str, source: Source) -> Findings:
 
 def _scan(name: str, window: Window, found: _Collector) -> None:
     window.fill(_SNIFF)
-    if name.rpartition(".")[2].lower() in _PROSE and not _is_code(window.peek(_SNIFF)):
+    if is_prose(name) and not _is_code(window.peek(_SNIFF)):
         return
     hits = _Hits(window)
     while True:

@@ -1,23 +1,36 @@
-"""The files of a wheel or another zip, streamed out of it without unpacking to disk."""
+"""The files of a wheel or another zip, streamed out of it without unpacking to disk.
+
+Inflating is half of the work and needs no interpreter lock: small members are inflated by threads
+while those before them are looked into. What is seen of a member, and the order, is the same.
+"""
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
-from collections import Counter
-from typing import TYPE_CHECKING, BinaryIO
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from isal import isal_zlib
 
 from stackpatch.checks.code import DamagedError
 from stackpatch.checks.inflate import RAW_DEFLATE, Inflated
 from stackpatch.checks.members import Found, Member, Unread
+from stackpatch.checks.scan import is_prose
 from stackpatch.checks.window import skip_by_reading
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+# What may lie inflated and not yet looked into, in all and of one member.
+_AHEAD_TOTAL = 16 << 20
+_AHEAD_ONE = 4 << 20
+_THREADS = 2
+_PIECE = 1 << 18
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 # What zipfile raises for bytes that are no zip, or a hostile one.
@@ -49,23 +62,87 @@ def zip_members(path: Path) -> Iterator[Found]:
             msg = "its members are larger together than the zip: some overlap"
             raise InputError(msg, where=str(path), hint="do not use this file")
         names = Counter(entry.filename for entry in entries)
+        wanted = []
         for entry in entries:
             if entry.filename.endswith("/"):  # is_dir() fails on an empty name
                 continue
             if names[entry.filename] > 1:
                 yield Unread(entry.filename, "the zip has two members of this name")
             else:
-                yield _member(file, size, entry)
+                wanted.append(entry)
+        yield from _in_order(wanted, lambda entry: _member(file.fileno(), size, entry))
 
 
-def _member(file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> Found:
+def _in_order(
+    entries: list[zipfile.ZipInfo], member: Callable[[zipfile.ZipInfo], Found]
+) -> Iterator[Found]:
+    """The members, the next small ones being inflated meanwhile."""
+    waiting: deque[tuple[int, Future[Found] | Found]] = deque()
+    ahead = 0
+    with ThreadPoolExecutor(_THREADS, "inflate") as threads:
+        try:
+            for entry in entries:
+                cost = 0
+                if entry.file_size <= _AHEAD_ONE and not is_prose(entry.filename):
+                    cost = entry.file_size + 4096
+                    waiting.append((cost, threads.submit(lambda e: _inflated(member(e)), entry)))
+                else:
+                    waiting.append((0, member(entry)))
+                ahead += cost
+                while waiting and ahead > _AHEAD_TOTAL:
+                    cost, found = waiting.popleft()
+                    ahead -= cost
+                    yield found.result() if isinstance(found, Future) else found
+            while waiting:
+                _, found = waiting.popleft()
+                yield found.result() if isinstance(found, Future) else found
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _inflated(found: Found) -> Found:
+    """The member with its bytes at hand; what ends them too early comes after them."""
+    if not isinstance(found, Member):
+        return found
+    pieces: deque[bytes] = deque()
+    fault = None
+    try:
+        while piece := found.source.read(_PIECE):
+            pieces.append(piece)
+    except DamagedError as error:
+        fault = error
+    return Member(found.path, _Inflated(pieces, fault))
+
+
+class _Inflated:
+    """Bytes that lie in memory."""
+
+    def __init__(self, pieces: deque[bytes], fault: DamagedError | None) -> None:
+        self._pieces = pieces
+        self._fault = fault
+
+    def read(self, size: int) -> bytes:
+        if not self._pieces:
+            if self._fault is not None:
+                raise self._fault
+            return b""
+        piece = self._pieces.popleft()
+        if len(piece) > size:
+            self._pieces.appendleft(piece[size:])
+        return piece[:size]
+
+    def skip(self, size: int) -> int:
+        return skip_by_reading(self.read, size)
+
+
+def _member(file: int, size: int, entry: zipfile.ZipInfo) -> Found:
+    """One member of the zip with this descriptor, which several threads read from."""
     name = entry.filename
     if entry.flag_bits & 1:
         return Unread(name, "encrypted")
     local = b""
-    if entry.header_offset >= 0:  # zipfile shifts it by what seems to be in front of the zip
-        file.seek(entry.header_offset)
-        local = file.read(_LOCAL.size)
+    if 0 <= entry.header_offset < size:  # zipfile shifts it by what seems to be in front
+        local = os.pread(file, _LOCAL.size, entry.header_offset)
     if len(local) < _LOCAL.size or local[:4] != b"PK\x03\x04":
         return Unread(name, f"the zip has no member at byte {entry.header_offset}")
     *_, name_size, extra_size = _LOCAL.unpack(local)
@@ -85,14 +162,17 @@ def _member(file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> Found:
 class _Part:
     """A range of the zip's bytes."""
 
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+    def __init__(self, file: int, start: int, size: int) -> None:
         self._file = file
         self._at = start
         self._left = size
-        file.seek(start)
 
     def read(self, size: int) -> bytes:
-        piece = self._file.read(min(size, self._left))
+        try:
+            piece = os.pread(self._file, min(size, self._left), self._at)
+        except OSError as error:
+            msg = f"cannot be read: {error.strerror}"
+            raise DamagedError(msg) from error
         self._left -= len(piece)
         self._at += len(piece)
         return piece
@@ -101,7 +181,6 @@ class _Part:
         passed = min(size, self._left)
         self._left -= passed
         self._at += passed
-        self._file.seek(self._at)
         return passed
 
 
