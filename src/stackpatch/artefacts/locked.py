@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COLLECTION = "stackpatch.locks/1"
 _LARGEST = 64 << 20
+_TREE = "stackpatch.tree-lock/1"  # of `tree_build`
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,9 @@ def _documents(path: Path) -> list[Mapping[str, Any]]:
         document = json.loads(path.read_bytes())
         if document["schema"] == COLLECTION:
             return [dict(one) for one in document["locks"]]
+        if document["schema"] == _TREE:
+            msg = f"{path} is the lock of a build from git, which cannot be built from its lock yet"
+            raise InputError(msg, hint="build the stack anew and compare the digests")
         if document["schema"] != SCHEMA:
             msg = f"{path} has schema {document['schema']!r}, not {SCHEMA}"
             hint = "name the lock.json of a build, or recipes/STACK.lock.json"

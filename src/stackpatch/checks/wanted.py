@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 from stackpatch.artefacts.making import read_member
+from stackpatch.artefacts.plan import Engine
 from stackpatch.artefacts.stamp import stamp_version
 from stackpatch.checks.verify import Expected, Wanted
 from stackpatch.model.digest import Digest
@@ -12,6 +14,8 @@ from stackpatch.model.digest import Digest
 if TYPE_CHECKING:
     from stackpatch.artefacts.build import Prepared
     from stackpatch.artefacts.plan import Plan
+    from stackpatch.artefacts.tree_build import Changed
+    from stackpatch.artefacts.tree_plan import TreePlan
 
 
 def wanted_of(plan: Plan, prepared: Prepared, *, editable: bool = False) -> Wanted:
@@ -46,3 +50,35 @@ def wanted_of(plan: Plan, prepared: Prepared, *, editable: bool = False) -> Want
     }
     distribution = None if editable else inputs.distribution
     return Wanted(inputs.stack, distribution, inputs.patched, files, labels)
+
+
+def wanted_of_tree(plan: TreePlan, changed: Changed, *, editable: bool = False) -> Wanted:
+    """The files that a series changes of a release that is its commit.
+
+    An overlay leaves the installation's own version; what was built from source has the patched
+    one. editable: by their paths in the git tree.
+    """
+    files = {
+        path: Expected(content, _hex(changed.originals.get(path)))
+        for path, content in changed.content.items()
+    }
+    if editable:
+        placed = {plan.layout.to_git(path): one for path, one in files.items()}
+        files = {path: one for path, one in placed.items() if path is not None}
+    labels = {
+        "stackpatch.arch": plan.arch.name,
+        "stackpatch.series": f"sha256:{plan.series_sha256}",
+        "stackpatch.stack": plan.recipe.stack,
+        "stackpatch.version": plan.patched,
+    }
+    distribution = None if editable else plan.recipe.upstream.pypi
+    version = plan.release.version if plan.engine is Engine.OVERLAY else plan.patched
+    return Wanted(plan.recipe.stack, distribution, version, files, labels)
+
+
+def _hex(row: str | None) -> str | None:
+    """A sha256 as RECORD writes it, in hex."""
+    if row is None:
+        return None
+    encoded = row.removeprefix("sha256=")
+    return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).hex()

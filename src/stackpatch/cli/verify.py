@@ -12,7 +12,10 @@ from stackpatch.cli.context import JsonOption, RootOption
 if TYPE_CHECKING:
     from stackpatch.artefacts.base import Opened
     from stackpatch.artefacts.oci import Image
-    from stackpatch.checks.verify import Verified
+    from stackpatch.checks.verify import Verified, Wanted
+    from stackpatch.cli.progress import Report
+    from stackpatch.cli.workspace import Workspace
+    from stackpatch.model.arch import Arch
     from stackpatch.model.recipe import Release
 
 _PLACE = "stackpatch.place"
@@ -50,9 +53,7 @@ def command(
     """Say whether an image has the files that the series yields, reading only what decides."""
     from stackpatch.artefacts.base import open_image
     from stackpatch.artefacts.oci import Platform
-    from stackpatch.artefacts.release import plan_release, prepare_release
     from stackpatch.checks.verify import verify_image
-    from stackpatch.checks.wanted import wanted_of
     from stackpatch.cli.images import opener
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
@@ -66,17 +67,11 @@ def command(
     wanted_arch = parse_arch(arch)
     remote = opener(offline=offline, what="IMAGE")
     opened = open_image(image, Platform.parse(wanted_arch.platform), remote=remote)
-    plan, _ = plan_release(
-        work.recipe, work.release, wanted_arch, work.series, engine="overlay", base="scratch"
-    )
     known = None
     if site is None:
         known, site, editable = _place(opened.chosen.image, work.recipe.stack, work.release)
     with reporting() as report:
-        prepared = prepare_release(
-            work.recipe, work.release, wanted_arch, plan, offline=offline, report=report
-        )
-        wanted = wanted_of(plan, prepared, editable=editable)
+        wanted = _wanted(work, wanted_arch, report, editable=editable)
         found = verify_image(opened.source, opened.chosen.image, wanted, site=site, report=report)
     document = {
         "image": {
@@ -88,19 +83,38 @@ def command(
         "stack": work.recipe.stack,
         "release": work.release.version,
         "arch": wanted_arch.name,
-        "series": f"sha256:{plan.inputs.series_sha256}",
+        "series": wanted.labels["stackpatch.series"],
         "editable": editable,
         **found.json(),
     }
     failure = None
     if wrongs := found.wrongs():
-        what = f"{plan.inputs.series} for {wanted_arch.name}"
+        what = f"{work.release.series} for {wanted_arch.name}"
         failure = FindingError(
             f"{image} does not have what {what} yields: {wrongs[0]}"
             + (f", and {len(wrongs) - 1} more" if len(wrongs) > 1 else ""),
             hint=_hint(found, site),
         )
     output.emit("verify", document, _lines(opened, found, known), json=json, failure=failure)
+
+
+def _wanted(work: Workspace, arch: Arch, report: Report, *, editable: bool) -> Wanted:
+    """What the series yields: of the released wheel or, where there is none, of the git tree."""
+    from stackpatch.artefacts.tree_plan import has_no_wheel, plan_tree
+    from stackpatch.checks.wanted import wanted_of, wanted_of_tree
+
+    recipe, release, offline = work.recipe, work.release, work.offline
+    if has_no_wheel(release):
+        from stackpatch.artefacts.tree_build import changes
+
+        tree = plan_tree(recipe, release, arch, work.series)
+        changed = changes(tree, offline=offline, report=report)
+        return wanted_of_tree(tree, changed, editable=editable)
+    from stackpatch.artefacts.release import plan_release, prepare_release
+
+    plan, _ = plan_release(recipe, release, arch, work.series, engine="overlay", base="scratch")
+    prepared = prepare_release(recipe, release, arch, plan, offline=offline, report=report)
+    return wanted_of(plan, prepared, editable=editable)
 
 
 def _place(image: Image, stack: str, release: Release) -> tuple[str | None, str | None, bool]:
