@@ -386,6 +386,25 @@ def test_without_a_base_the_layer_alone_is_made(shop: Shop, build: Callable[...,
     assert any("made on nothing" in note for note in made["notes"])
 
 
+def test_the_image_verifies_and_another_does_not(
+    shop: Shop, build: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = build("--base", str(shop.base))
+    folder = shop.root.parent / made["image"]["path"]
+
+    def verify(image: Path, status: int) -> Any:
+        argv = ["verify", str(image), "--stack", "llm", "--arch", "sm121", "--root", str(shop.root)]
+        assert main([*argv, "--json"]) == status
+        return json.loads(capsys.readouterr().out)
+
+    good = verify(folder, 0)
+    assert [file["path"] for file in good["files"]] == [LOADER]
+    lock = json.loads((folder.parent / "lock.json").read_text())
+    assert good["series"] == f"sha256:{lock['inputs']['series']['sha256']}"
+    bad = verify(shop.base, 1)
+    assert LOADER in bad["error"]["message"]
+
+
 # --- from source, with a real engine --------------------------------------------------------------
 
 BUILD_SCRIPT = """\

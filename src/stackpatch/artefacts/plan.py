@@ -147,6 +147,11 @@ def make_plan(
     Raises InputError where the recipe or the series cannot give one.
     """
     settings = recipe.arch(arch.name)
+    if not release.artefacts and release.commit is not None:
+        msg = f"{recipe.stack} {release.version} is its commit: no wheel of it is pinned"
+        raise InputError(
+            msg, hint="`stackpatch build` and `verify` go by git for it, others not yet"
+        )
     artefact = recipe.artefact(release, SourceKind.WHEEL, arch.platform)
     narrowed = series.for_arch(arch.name)
     if not narrowed.patches:

@@ -134,7 +134,7 @@ def _overlaid(
         epoch=plan.release.epoch,
         folders=site.folders,
     )
-    image = _image(plan, base, layer)
+    image = _image(plan, base, layer, site)
     index = write_layout(
         folder / IMAGE,
         image,
@@ -310,9 +310,11 @@ def _told(plan: TreePlan) -> tuple[dict[str, str], dict[str, str]]:
     return labels, annotations
 
 
-def _image(plan: TreePlan, base: Base, layer: Layer) -> Image:
+def _image(plan: TreePlan, base: Base, layer: Layer, site: Site) -> Image:
     recipe, release = plan.recipe, plan.release
     labels, annotations = _told(plan)
+    kind = "editable" if base.pinned.editable else "site"
+    labels["stackpatch.place"] = f"{kind}:/{site.path}"
     if base.image.layers:
         annotations[BASE_DIGEST] = str(base.image.digest)
         if base.pinned.name:
