@@ -406,6 +406,50 @@ def test_a_smoke_result_that_cannot_be_believed_stops_it(
         open_finished(finished.folder, finished.inputs)
 
 
+def as_from_git(finished: Finished) -> dict[str, Any]:
+    """Rewrite the build's lock as one of a build from git: no wheel, no SBOM; its inputs."""
+    path = finished.folder / "lock.json"
+    lock = json.loads(path.read_bytes())
+    inputs: dict[str, Any] = {**lock["inputs"], "wheel": None, "requires": {"demo": "1"}}
+    text = json.dumps(inputs, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    files = [one for one in lock["outputs"]["files"] if one["path"].startswith("image/")]
+    image = lock["outputs"]["image"]
+    lock |= {
+        "schema": "stackpatch.tree-lock/1",
+        "inputs": inputs,
+        "key": hashlib.sha256(text.encode()).hexdigest(),
+        "outputs": {"wheel": None, "image": image, "files": files, "notes": []},
+    }
+    path.write_text(json.dumps(lock))
+    return inputs
+
+
+def test_a_build_from_git_has_fewer_papers_and_is_published_alike(
+    registry: RunningRegistry, name: str, tmp_path: Path
+) -> None:
+    finished = finished_build(tmp_path)
+    inputs = as_from_git(finished)
+    again = open_finished(finished.folder, inputs)
+    done = publish(again, registry.host, name)
+    assert [paper.name for paper in done.referrers] == ["lock.json"]
+    assert index_of(registry, name)["manifests"][0]["digest"] == finished.outputs.image
+    with pytest.raises(FindingError, match="other inputs than there are now: requires"):
+        open_finished(finished.folder, {**inputs, "requires": {"demo": "2"}})
+    lock = json.loads((finished.folder / "lock.json").read_bytes())
+    lock["inputs"]["epoch"] += 1
+    (finished.folder / "lock.json").write_text(json.dumps(lock))
+    with pytest.raises(InputError, match="was edited"):
+        open_finished(finished.folder, inputs)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "x"}', '{"schema": 3, "inputs": 4}'])
+def test_a_lock_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+    finished = finished_build(tmp_path)
+    (finished.folder / "lock.json").write_text(content)
+    with pytest.raises(InputError, match=r"lock\.json"):
+        open_finished(finished.folder, finished.inputs)
+
+
 def test_sign_without_cosign_ends_before_anything_is_sent(
     registry: RunningRegistry,
     proxy: FaultyRegistry,
