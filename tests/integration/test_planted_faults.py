@@ -217,6 +217,43 @@ def test_a_prebuilt_module_fails_the_cache_check(env: Env) -> None:
     assert f"a prebuilt module is loaded instead of the sources: {prebuilt}" in done["cache"][1]
 
 
+def test_a_prebuilt_module_fails_the_shadowing_check(env: Env, tmp_path: Path) -> None:
+    assert env.smoke("shadowing").failed() == []
+    prebuilt = env.site / "flashinfer" / "data" / "aot" / "norm" / "norm.so"
+    prebuilt.parent.mkdir(parents=True)
+    prebuilt.write_bytes(b"anything")
+    done = env.smoke("shadowing")
+    assert done.failed() == ["shadowing"]
+    assert "1 compiled module" in done["shadowing"][1]
+    assert f"{env.site}/flashinfer/data/aot" in done["shadowing"][1]
+
+
+def test_a_copy_that_python_imports_first_fails_the_shadowing_check(
+    env: Env, tmp_path: Path
+) -> None:
+    other = tmp_path / "elsewhere"
+    (other / "flashinfer").mkdir(parents=True)
+    (other / "flashinfer" / "__init__.py").write_text("__version__ = 'another'\n")
+    (env.site / "first.pth").write_text(f"import sys; sys.path.insert(0, {str(other)!r})\n")
+    done = env.smoke("files", "shadowing")
+    assert done["files"][0] == "passed"  # the patched one is whole, and not what is imported
+    assert done.failed() == ["shadowing"]
+    assert f"Python imports {other}/flashinfer" in done["shadowing"][1]
+
+
+def test_a_package_of_prebuilt_modules_that_may_win_is_never_called_passed(
+    env: Env, tmp_path: Path
+) -> None:
+    files = {"flashinfer_jit_cache/__init__.py": b""}
+    env.install(wheel_of(tmp_path, "flashinfer_jit_cache", "0.6.3", files))
+    meta = env.site / "flashinfer" / "_build_meta.py"
+    for version, status in (("0.6.3", "failed"), (VERSION, "not-run")):
+        meta.write_text(f'__version__ = "{version}"\n')
+        done = env.smoke("shadowing")
+        assert done["shadowing"][0] == status, version
+        assert "flashinfer-jit-cache 0.6.3" in done["shadowing"][1]
+
+
 def test_an_unpatched_file_fails_the_files_check(env: Env) -> None:
     (env.site / NORM).write_bytes(SOURCE + b"// as upstream has it\n")
     done = env.smoke("files")

@@ -8,8 +8,11 @@ import venv
 from pathlib import Path
 
 import pytest
+from tests.images import LayoutMaker, tar_layer
 from tests.stack import RECIPE
 
+from stackpatch.artefacts.images import RemoteImage
+from stackpatch.artefacts.layout import Layout
 from stackpatch.checks.shadow import Effect, Finding, JitModule, Kind, Scene, shadows
 from stackpatch.checks.shadow_scene import (
     RECORD,
@@ -206,6 +209,38 @@ def test_a_wheel_is_read_like_a_folder(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, {**FILES, "demo/data/aot/k/k.so": b""})
     (found,) = shadows(target_scene(str(wheel), DEMO, "linux/amd64"), DEMO)
     assert found.kind is Kind.AOT
+
+
+def test_an_image_is_read_through_its_layers(tmp_path: Path) -> None:
+    site = "usr/lib/python3/dist-packages"
+    lower = {
+        f"{site}/demo/__init__.py": b"",
+        f"{site}/demo/data/aot/k/k.so": b"old",
+        f"{site}/demo_jit_cache-1.2.3.dist-info/METADATA": b"",
+        f"{site}/demo.pth": b"/workspace/gone\n",
+    }
+    upper = {
+        f"{site}/.wh.demo.pth": b"",
+        "workspace/demo/python/demo/__init__.py": b"",
+        f"{site}/demo-1.2.3.dist-info/direct_url.json": json.dumps(
+            {"url": "file:///workspace/demo/python", "dir_info": {"editable": True}}
+        ).encode(),
+    }
+    maker = LayoutMaker(tmp_path / "layout")
+    layout = maker.write(maker.image([tar_layer(lower), tar_layer(upper)]))
+    found = shadows(target_scene(str(layout), DEMO, "linux/amd64"), DEMO)
+    assert kinds(found) == [
+        (Kind.COPIES, Effect.UNKNOWN),
+        (Kind.EDITABLE, Effect.UNKNOWN),
+        (Kind.AOT, Effect.WINS),
+        (Kind.PREBUILT, Effect.WINS),
+    ]
+    assert "workspace/demo/python" in found[1].what
+    assert not [one for one in found if "/workspace/gone" in one.what]  # whited out above
+    opened = Layout.open(layout)
+    remote = RemoteImage("host/name:1", opened.entries[0], opened)
+    again = target_scene("host.example/x:1", DEMO, "linux/amd64", remote=lambda _: remote)
+    assert shadows(again, DEMO) == found
 
 
 def test_no_environment_is_said() -> None:

@@ -337,7 +337,7 @@ def _not_yet(
 
 def podman(timeout: float) -> Finding:
     """podman runs images without a daemon."""
-    name, good_for = "podman", "smoke --image, without a daemon"
+    name, good_for = "podman", "smoke --image where DOCKER_HOST names its socket (not tried)"
     if proc.find(name) is None:
         return _no_engine(name, good_for)
     done = proc.run((name, "--version"), timeout=timeout, check=False)
