@@ -149,9 +149,7 @@ def make_plan(
     settings = recipe.arch(arch.name)
     if not release.artefacts and release.commit is not None:
         msg = f"{recipe.stack} {release.version} is its commit: no wheel of it is pinned"
-        raise InputError(
-            msg, hint="`stackpatch build` and `verify` go by git for it, others not yet"
-        )
+        raise InputError(msg, hint="build, verify and publish go by git for it; this needs a wheel")
     artefact = recipe.artefact(release, SourceKind.WHEEL, arch.platform)
     narrowed = series.for_arch(arch.name)
     if not narrowed.patches:

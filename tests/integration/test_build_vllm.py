@@ -1,0 +1,71 @@
+"""A wheel of 400 MB, patched by the real program: what changes in it, how long, how much memory.
+
+It downloads 475 MB, so it runs where LARGE_WHEELS=1 says that it may; the same paths run on small
+wheels in the other tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from tests.conftest import fetch_artefact
+
+from stackpatch.model.recipe_file import parse_recipe
+
+ROOT = Path(__file__).parents[2]
+FILE = "vllm-0.13.0-cp38-abi3-manylinux_2_31_x86_64.whl"
+
+pytestmark = [
+    pytest.mark.pypi,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        os.environ.get("LARGE_WHEELS") != "1", reason="475 MB to download: LARGE_WHEELS=1 allows it"
+    ),
+]
+
+
+def test_only_interpreted_files_change_in_a_wheel_of_400_megabytes(tmp_path: Path) -> None:
+    recipe = parse_recipe("vllm.yaml", (ROOT / "recipes" / "vllm.yaml").read_bytes())
+    pinned = next(a for a in recipe.release("0.13.0").artefacts if a.file == FILE)
+    source = fetch_artefact(pinned.file, pinned.sha256)
+    cache = tmp_path / "cache"
+    there = cache / "downloads" / "sha256" / pinned.sha256 / pinned.file
+    there.parent.mkdir(parents=True)
+    there.symlink_to(source)
+    argv = [sys.executable, "-m", "stackpatch", "build", "vllm", "--arch", "sm120", "--json"]
+    began = time.monotonic()
+    done = subprocess.run(
+        [*argv, "--root", str(ROOT), "--out", str(tmp_path / "dist")],
+        env={**os.environ, "STACKPATCH_CACHE_DIR": str(cache)},
+        capture_output=True,
+        check=False,
+        timeout=1200,
+    )
+    seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    made = json.loads(done.stdout)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    assert peak < 500, f"{peak:.0f} MB"
+    print(f"{seconds:.1f} s, {peak:.0f} MB at most")
+    version = made["wheel"]["version"]
+    with zipfile.ZipFile(source) as before, zipfile.ZipFile(made["wheel"]["path"]) as after:
+        was = {i.filename: i.CRC for i in before.infolist()}
+        now = {
+            i.filename.replace(f"vllm-{version}.", "vllm-0.13.0."): i.CRC for i in after.infolist()
+        }
+        assert after.testzip() is None
+    assert set(was) == set(now)
+    assert sorted(name for name in was if was[name] != now[name]) == [
+        "vllm-0.13.0.dist-info/METADATA",
+        "vllm-0.13.0.dist-info/RECORD",
+        "vllm/_version.py",
+        "vllm/model_executor/layers/quantization/mxfp4.py",
+    ]
