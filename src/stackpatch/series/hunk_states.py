@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import HunkState
 from stackpatch.series.merge import merge
-from stackpatch.series.placement import place_hunks, replace_at
+from stackpatch.series.placement import alone, place_hunks, replace_at
 from stackpatch.series.side import Side
 from stackpatch.sources.objects import DIRECTORY, SUBMODULE, SYMLINK, Entry
 
@@ -132,7 +132,7 @@ def hunk_state(hunk: Hunk, target: Side, base: Side | None) -> str:
     if placed:
         return APPLIES
     if base is not None:
-        theirs = replace_at(base.lines, [(hunk, _home(hunk))])
+        theirs = alone(hunk, _home(hunk), base)
         undone, _ = place_hunks([_reversed(hunk)], target, Side(base.path, theirs))
         if undone and merge(base.content, target.content, theirs) in (target.content, None):
             return LANDED

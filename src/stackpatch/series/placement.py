@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stackpatch.series.merge import merge
@@ -98,6 +99,12 @@ def replace_at(lines: Sequence[bytes], placed: Sequence[tuple[Hunk, int]]) -> by
     return b"".join(out)
 
 
+@lru_cache(maxsize=64)
+def alone(hunk: Hunk, start: int, base: Side) -> bytes:
+    """The file with this one hunk: the same for every version that it is held against."""
+    return replace_at(base.lines, [(hunk, start)])
+
+
 def place_hunks(
     hunks: Sequence[Hunk], target: Side, base: Side | None
 ) -> tuple[list[Placed], list[Refused]]:
@@ -111,11 +118,10 @@ def place_hunks(
     placed: list[Placed] = []
     refused: list[Refused] = []
     for number, hunk in enumerate(hunks):
-        matches = find_matches(target.content, hunk)
         if base is None or base_starts is None:
-            answer = _place_by_heading(hunk, target, matches)
+            answer = _place_by_heading(hunk, target, find_matches(target.content, hunk))
         else:
-            answer = _place_by_base(hunk, base_starts[number], base, target, matches)
+            answer = _place_by_base(hunk, base_starts[number], base, target)
         if isinstance(answer, Placed):
             placed.append(answer)
         else:
@@ -162,9 +168,10 @@ def _place_at_home(hunks: Sequence[Hunk], target: Side) -> tuple[list[Placed], l
     return placed, refused
 
 
-def _place_by_base(
-    hunk: Hunk, home: int, base: Side, target: Side, matches: list[int]
-) -> Placed | Refused:
+# Applying asks for each place, and so does what became of each hunk.
+@lru_cache(maxsize=256)
+def _place_by_base(hunk: Hunk, home: int, base: Side, target: Side) -> Placed | Refused:
+    matches = find_matches(target.content, hunk)
     expected = _symbol_of(hunk, home, base)
     if not matches:
         return Refused(hunk, Reason.NO_MATCH, "its old lines stand nowhere", _shown(expected), ())
@@ -200,17 +207,19 @@ def _place_by_base(
     return Refused(hunk, reason, detail, _shown(expected), shown)
 
 
-def _changed_lines(hunk: Hunk) -> list[int]:
+@lru_cache(maxsize=256)
+def _changed_lines(hunk: Hunk) -> Sequence[int]:
     """Indices into the old lines whose symbols tell where the change is: deleted lines, and the
     neighbours of what is inserted without a deletion."""
     indices: list[int] = []
     at = 0
     previous = b" "
+    count = sum(tag != b"+" for tag, _ in hunk.lines)
     for position, (tag, _) in enumerate(hunk.lines):
         if tag == b"+":
             following = next((t for t, _ in hunk.lines[position:] if t != b"+"), b" ")
             if previous != b"-" and following != b"-":
-                indices += [i for i in (at - 1, at) if 0 <= i < len(hunk.old)]
+                indices += [i for i in (at - 1, at) if 0 <= i < count]
         else:
             if tag == b"-":
                 indices.append(at)
@@ -302,7 +311,7 @@ def _merge_proof(hunk: Hunk, home: int, base: Side, start: int, target: Side) ->
 
     Only this hunk is merged, so that a conflict elsewhere in the patch does not hide its answer.
     """
-    theirs = replace_at(base.lines, [(hunk, home)])
+    theirs = alone(hunk, home, base)
     wanted = replace_at(target.lines, [(hunk, start)])
     if merge(base.content, target.content, theirs) == wanted:
         return "same symbol, and the merge of the file agrees"

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, lru_cache
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -134,7 +133,9 @@ def same_symbol(one: Symbol, in_one: Symbols, other: Symbol, in_other: Symbols) 
 
 def language_of(path: str) -> Language | None:
     """The language by the file name's suffix; templates (`x.cu.jinja`) have none."""
-    return _SUFFIXES.get(PurePosixPath(path).suffix.lower())
+    name = path.rpartition("/")[2]
+    at = name.rfind(".")
+    return _SUFFIXES.get(name[at:].lower()) if at > 0 else None
 
 
 def parse_symbols(path: str, content: bytes) -> Symbols:
