@@ -129,3 +129,27 @@ def test_the_moe_reference_takes_only_the_chosen_experts() -> None:
     got = experts(x, first, second, chosen, weights)
     up, gate = first[2, :5] @ x[1], first[2, 5:] @ x[1]
     assert got[1] == pytest.approx(0.5 * second[2] @ (gate / (1 + numpy.exp(-gate)) * up))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("moe_gemm_kernels_bf16_bf16.cu", "", True),
+        ("moe_gemm_kernels_bf16_fp8.cu", "", False),
+        ("moe_gemm_kernels_fp16_fp16.cu", "", False),
+        ("fp8_blockscale_gemm.cu", "", True),  # addresses of its functions are taken
+        ("envUtils.cpp", "", True),
+        (
+            "a.generated.cu",
+            "X_MOE_GEMM(Sm90, __nv_bfloat16, __nv_bfloat16, __nv_bfloat16,\n",
+            True,
+        ),
+        ("b.generated.cu", "X_MOE_GEMM(Sm90, half, half, half,\n", False),
+        ("c.generated.cu", "f<__nv_bfloat16, uint8_t, __nv_bfloat16>\n", False),
+    ],
+)
+def test_the_sources_that_bfloat16_weights_need(
+    tmp_path: Path, name: str, text: str, wanted: bool
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert load("numbers_moe").needed(str(tmp_path / name)) is wanted
