@@ -189,7 +189,7 @@ def test_an_argument_that_changes_nothing_or_too_much_is_refused(
 
 @pytest.mark.parametrize("stack", ["vllm", "trtllm"])
 def test_a_dockerfile_that_compiles_is_not_driven_yet_and_says_so(stack: str) -> None:
-    with pytest.raises(InputError, match="does not drive yet") as caught:
+    with pytest.raises(InputError, match="does not drive that") as caught:
         prepare_external(settings(stack), parse_arch("sm120"), "buildkit 0.13.2")
     assert "containers.md" in str(caught.value.hint)
 

@@ -120,6 +120,7 @@ def test_buildah_pulls_first_and_then_needs_no_network() -> None:
         ({"args": {"A": "x\0y"}}, "NUL"),
         ({"args": {"A": "\ud800"}}, "UTF-8"),
         ({"args": {"HF_TOKEN": "x"}}, "history"),
+        ({"args": {"DEVEL": "nvcr.io/a/devel:latest"}}, "another image tomorrow"),
         ({"args": {"MyPassword": "x"}}, "history"),
         ({"env": {"A-B": "x"}}, "environment"),
         ({"labels": {"a b": "x"}}, "label"),

@@ -95,7 +95,7 @@ def prepare_external(settings: Settings, arch: Arch, version: str) -> External:
         raise InputError(msg, hint=hint) from error
     declared = frozenset(_ARG.findall(text.decode("utf-8", "replace")))
     if "COMMIT" in declared:
-        msg = f"{path.name} compiles upstream's sources, which `build` does not drive yet"
+        msg = f"{path.name} compiles sources; for a release with wheels `build` does not drive that"
         hint = (
             "docs/containers.md says how to run it by hand; where the series changes interpreted"
             " files only, use --engine overlay"

@@ -82,6 +82,9 @@ def _check(request: EngineRequest) -> None:
             msg = f"build argument {name}: its value would stand in the image's history"
             raise InputError(msg, hint="hand it over as a secret; see docs/containers.md")
         _check_text(f"build argument {name}", value)
+        if name == "DEVEL" and "@sha256:" not in value:
+            msg = f"build argument DEVEL={value}: a tag may name another image tomorrow"
+            raise InputError(msg, hint="name the development image by digest: NAME@sha256:…")
     for name, value in request.env.items():
         if not _NAME.fullmatch(name):
             msg = f"variable {name!r} cannot be in an image's environment"
