@@ -163,6 +163,21 @@ def test_a_rewritten_branch_is_said_and_not_guessed(project: Project, fork: Fork
     assert recipe(project)["fork"]["commit"] == fork.git("rev-parse", "HEAD")
 
 
+def test_a_branch_with_nothing_of_its_own_changes_nothing(project: Project, fork: Fork) -> None:
+    before = project.files()
+    document = bring(project, fork)
+    assert (document["outcome"], document["commits"]) == ("nothing-new", [])
+    assert project.files() == before
+    # Where all of it is upstream, that is noted: the next run starts behind it.
+    fork.commit({"b.py": gate(RELAXED)}, "b: open the gate")
+    project.up.release("2.0", {"b.py": gate(RELAXED)})
+    pin(project, "2.0")
+    document = bring(project, fork, "--release", "2.0")
+    assert (outcomes(document), document["series"]) == (["landed"], None)
+    assert recipe(project)["fork"]["commit"] == document["head"]
+    assert recipe(project)["releases"][1]["series"] is None
+
+
 # --- merges -----------------------------------------------------------------------------------
 
 

@@ -65,6 +65,8 @@ def write(
     from stackpatch.series.adopt import mails
     from stackpatch.series.rebase import gives_again
 
+    if not rows and origin.since is None:
+        return None  # a branch without a commit of its own is nothing to follow yet
     new = mails(rows)
     name = work.release.series or f"v{work.release.version}"
     folder = work.collection.patches / work.recipe.stack / name
