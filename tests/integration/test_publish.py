@@ -406,6 +406,22 @@ def test_a_smoke_result_that_cannot_be_believed_stops_it(
         open_finished(finished.folder, finished.inputs)
 
 
+def test_a_smoke_result_about_the_image_is_one_about_the_build(tmp_path: Path) -> None:
+    """As `smoke --image` writes it, with the wheel of another build beside it or not."""
+    finished = finished_build(tmp_path)
+    for subject in (
+        {"kind": "image", "digest": finished.outputs.image},
+        {"kind": "image", "digest": finished.outputs.index},
+        {"digest": "sha256:of-the-index-in-a-registry", "sha256": finished.outputs.wheel.sha256},
+        {},
+    ):
+        said = {**smoke_of(numbers="passed"), "subject": subject}
+        (finished.folder / "smoke.json").write_text(json.dumps(said))
+        again = open_finished(finished.folder, finished.inputs)
+        assert again.smoke is not None
+        assert again.smoke.failed == ()
+
+
 def as_from_git(finished: Finished) -> dict[str, Any]:
     """Rewrite the build's lock as one of a build from git: no wheel, no SBOM; its inputs."""
     path = finished.folder / "lock.json"

@@ -193,10 +193,11 @@ def _smoke(folder: Path, outputs: Outputs) -> Tried | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{path} cannot be read as the result of `stackpatch smoke`"
         raise InputError(msg, hint=_SMOKE_HINT, where=str(path)) from error
-    for said, ours in zip(about, (outputs.wheel.sha256, outputs.image), strict=True):
-        if said is not None and said != ours:
-            msg = f"{path} is about another build ({said}, this one is {ours})"
-            raise InputError(msg, hint=_SMOKE_HINT, where=str(path))
+    stated = [one for one in about if one is not None]
+    ours = {outputs.wheel.sha256, outputs.image, outputs.index}
+    if stated and not any(one in ours for one in stated):
+        msg = f"{path} is about another build ({stated[0]}, this one is {outputs.image})"
+        raise InputError(msg, hint=_SMOKE_HINT, where=str(path))
     failed = tuple(name for name, status in checks.items() if status == "failed")
     passed = sum(status == "passed" for status in checks.values())
     idle = len(checks) - passed - len(failed)

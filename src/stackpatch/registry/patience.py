@@ -27,13 +27,15 @@ _BLOCK = 1 << 18
 class Limits:
     """How patient a run is. Times in seconds, sizes in bytes.
 
-    read: silence on an open connection. retries: further attempts after the first. document:
+    read: silence on an open connection; settle: that after something was sent, which a
+    registry may have to hash and store first. retries: further attempts after the first. document:
     everything about one manifest, config or token, its attempts included. slowest: bytes a second
     that a blob must move at; with `document` on top it gives a blob's total time.
     """
 
     connect: float = 15.0
     read: float = 60.0
+    settle: float = 300.0
     retries: int = 4
     document: float = 180.0
     slowest: float = 20_000.0

@@ -237,6 +237,7 @@ class Session:
         self.traffic.requests += 1
         host = urllib.parse.urlsplit(url).netloc
         trust = trusted(host)
+        silence = self.limits.read if method in {"GET", "HEAD"} else self.limits.settle
         try:
             return self._client().request(
                 method,
@@ -247,7 +248,7 @@ class Session:
                 auth=_Header(authorization),
                 allow_redirects=False,
                 stream=True,
-                timeout=(self.limits.connect, self.limits.read),
+                timeout=(self.limits.connect, silence),
                 # True lets requests look at REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE.
                 verify=trust.authority or True,
                 cert=trust.client,
