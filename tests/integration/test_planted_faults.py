@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -326,6 +327,32 @@ def test_a_check_that_hangs_is_killed_with_its_children(env: Env, tmp_path: Path
     assert done.failed() == ["numbers-norm"]
     assert "did not end within 6 s" in done["numbers-norm"][1]
     for pid in map(int, pids.read_text().split()):
+        assert not alive(pid)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_running(
+    env: Env, tmp_path: Path, how: signal.Signals
+) -> None:
+    pids = tmp_path / "pids"
+    argv = [sys.executable, "-m", "stackpatch", "smoke", "flashinfer", "--arch", "sm121"]
+    argv += ["--python", str(env.python), "--root", str(env.root), "--only", "numbers-norm"]
+    settings = {**os.environ, "HOME": str(env.home), "FLASHINFER_NVCC": sys.executable}
+    settings |= {"STANDIN_GPU": "12.1", "STANDIN_FAULT": "hang", "STANDIN_PIDS": str(pids)}
+    child = subprocess.Popen(
+        argv, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if pids.exists() and pids.read_text().count(" "):
+            break
+        time.sleep(0.05)
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert all(alive(pid) for pid in started)
+    child.send_signal(how)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Traceback" not in said
+    for pid in started:
         assert not alive(pid)
 
 

@@ -7,6 +7,7 @@ it kills what does not end, with everything that it started. What is built in ru
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, assert_never
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from stackpatch.model.recipe_smoke import SmokeCheck
 
 RUNNER = "run_all.py"
+# Variables with which a person tells the programs something; they go wherever these go.
+_SETTINGS = "SMOKE_"
 # How the runner's result lines begin.
 _RESULT = '{"name":'
 # Seconds that the runner itself may need beside its check's limit: starting, killing.
@@ -218,7 +221,8 @@ def _program(
     for name, value in (settings.env if settings is not None else {}).items():
         words += ["--env", f"{name}={value}"]
     files = {path.name: path.read_bytes() for path in sorted(programs.glob("*.py"))}
-    done = subject.place.run(Job(files, tuple(words), check.timeout + _GRACE))
+    own = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
+    done = subject.place.run(Job(files, tuple(words), check.timeout + _GRACE, own))
     told = [json.loads(line) for line in done.text().splitlines() if line.startswith(_RESULT)]
     if len(told) != 1:
         said = done.error_text().splitlines()
