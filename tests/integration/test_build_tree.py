@@ -447,7 +447,9 @@ def _devel(tmp_path_factory: pytest.TempPathFactory) -> str:
     output = f"type=image,name={name},push=true,oci-mediatypes=true"
     build = ("docker", "buildx", "build", "-q", "--network=host", "--provenance=false")
     found.run(*build, "--output", output, folder, timeout=400)
-    return name
+    look = ("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}")
+    digest = found.run(*look, f"docker://{name}").strip()
+    return f"{name.rpartition(':')[0]}@{digest}"
 
 
 @pytest.fixture(name="served")

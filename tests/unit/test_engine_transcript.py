@@ -65,6 +65,16 @@ def test_a_step_of_buildah_is_named_with_what_it_said() -> None:
     assert "status 2" in error.message
 
 
+def test_a_step_of_buildah_that_was_killed_is_not_the_steps_fault() -> None:
+    text = (
+        "STEP 2/2: RUN sleep 60\nstarted\nsubprocess exited on killed\n"
+        'Error: building at STEP "RUN sleep 60": exit status 1\n'
+    )
+    error = told(BuildahTranscript(), text, 1, "buildah")
+    assert isinstance(error, EnvironmentProblem)
+    assert "RUN sleep 60" in error.message
+
+
 def test_only_the_end_of_a_long_output_is_shown() -> None:
     lines = "\n".join(f"#5 0.1 line {number}" for number in range(500))
     text = f"#5 [2/2] RUN x\n{lines}\n#5 ERROR: did not complete successfully: exit code: 1\n"

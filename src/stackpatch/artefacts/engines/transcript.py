@@ -22,6 +22,8 @@ _OUTPUT = re.compile(r"\d+\.\d+ ?(.*)")
 _STATE = re.compile(r"(DONE \d|CACHED$|CANCELED|ERROR: |sha256:|\.\.\.$|extracting |transferring )")
 _EXIT = re.compile(r"did not complete successfully: exit code: (\d+)")
 _PARSE = ("dockerfile parse error", "failed to parse dockerfile", "unknown instruction")
+# buildah's words for a program that a signal ended: somebody stopped it, or memory ran out.
+_ENDED = "subprocess exited on "
 _DISK = ("no space left on device", "disk quota exceeded")
 
 
@@ -102,7 +104,7 @@ class BuildahTranscript:
         if self.error is None or self.step is None:
             return None
         ran = re.search(r"building at STEP .*: exit status (\d+)$", self.error)
-        if ran is None:
+        if ran is None or any(line.startswith(_ENDED) for line in self.step.said):
             return None
         self.step.failed = f"exit code: {ran[1]}"
         return self.step
