@@ -12,7 +12,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackpatch.artefacts.lock import SCHEMA, Outputs, canonical, differences, parse_outputs
+from stackpatch.artefacts.build import LOCK
+from stackpatch.artefacts.lock import (
+    SCHEMA,
+    Output,
+    Outputs,
+    canonical,
+    differences,
+    parse_outputs,
+)
 from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 
@@ -27,11 +35,18 @@ _TREE = "stackpatch.tree-lock/1"  # of `tree_build`
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """One lock. inputs: as its file has them; outputs: what came out; where: file, for messages."""
+    """One lock. inputs: as its file has them. outputs: what came out; of a build from git without
+    a wheel, whose path is empty then. where: the lock's file, for messages.
+    """
 
     inputs: Mapping[str, Any]
     outputs: Outputs
     where: str
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The sha256 (hex) of each file by its path."""
+        return {one.path: one.sha256 for one in self.outputs.files}
 
     @property
     def stack(self) -> str:
@@ -110,22 +125,25 @@ def input_differences(locked: Locked, inputs: Mapping[str, Any]) -> list[str]:
     return differences(locked.inputs, inputs)
 
 
-def output_differences(locked: Locked, made: Outputs, folder: Path) -> list[str]:
-    """The files of a result that are not the lock's, by their bytes as they lie on the disk."""
+def output_differences(locked: Locked, folder: Path) -> list[str]:
+    """What of the result in the folder is not the lock's, by the bytes as they lie on the disk.
+
+    Raises InputError when the folder holds no result.
+    """
+    made = read_locked(folder / LOCK)
     lines = []
-    wanted = {one.path: one.sha256 for one in locked.outputs.files}
-    for path in sorted({*wanted, *(one.path for one in made.files)}):
-        if path not in wanted:
+    for path in sorted({*locked.files, *made.files}):
+        if path not in locked.files:
             lines.append(f"{path}: none → there")
             continue
         try:
             found = Digest.of_file(folder / path).hex
         except OSError:
             found = "missing"
-        if found != wanted[path]:
-            lines.append(f"{path}: {wanted[path]} → {found}")
-    if made.image != locked.outputs.image:
-        lines.append(f"image: {locked.outputs.image} → {made.image}")
+        if found != locked.files[path]:
+            lines.append(f"{path}: {locked.files[path]} → {found}")
+    if made.outputs.image != locked.outputs.image:
+        lines.append(f"image: {locked.outputs.image} → {made.outputs.image}")
     return lines
 
 
@@ -145,10 +163,7 @@ def _documents(path: Path) -> list[Mapping[str, Any]]:
         document = json.loads(path.read_bytes())
         if document["schema"] == COLLECTION:
             return [dict(one) for one in document["locks"]]
-        if document["schema"] == _TREE:
-            msg = f"{path} is the lock of a build from git, which cannot be built from its lock yet"
-            raise InputError(msg, hint="build the stack anew and compare the digests")
-        if document["schema"] != SCHEMA:
+        if document["schema"] not in (SCHEMA, _TREE):
             msg = f"{path} has schema {document['schema']!r}, not {SCHEMA}"
             hint = "name the lock.json of a build, or recipes/STACK.lock.json"
             raise InputError(msg, hint=hint, where=str(path))
@@ -164,7 +179,7 @@ def _documents(path: Path) -> list[Mapping[str, Any]]:
 def _locked(document: Mapping[str, Any], where: str) -> Locked:
     try:
         inputs, key = document["inputs"], str(document["key"])
-        locked = Locked(inputs, parse_outputs(document["outputs"], where), where)
+        locked = Locked(inputs, _outputs(document, where), where)
         # What is asked of it later, so that a lock that lacks it is told here.
         _ = (locked.title, locked.site, locked.base, _same_build(document))
         actual = hashlib.sha256(canonical(inputs)).hexdigest()
@@ -174,6 +189,17 @@ def _locked(document: Mapping[str, Any], where: str) -> Locked:
         msg = f"{where} was edited: its key is not the one of its inputs"
         raise InputError(msg, hint="take the file as the build wrote it", where=where)
     return locked
+
+
+def _outputs(document: Mapping[str, Any], where: str) -> Outputs:
+    stated = document["outputs"]
+    if document["schema"] != _TREE:
+        return parse_outputs(stated, where)
+    files = tuple(
+        Output(str(one["path"]), int(one["bytes"]), str(one["sha256"])) for one in stated["files"]
+    )
+    image = stated["image"]
+    return Outputs(Output("", 0, ""), str(image["digest"]), str(image["index"]), files)
 
 
 def _no_lock(where: str, error: Exception) -> InputError:

@@ -103,7 +103,13 @@ def command(
     from stackpatch.artefacts.tree_plan import has_no_wheel
     from stackpatch.checks.proof import how_far, known
     from stackpatch.cli.engines import EngineOptions, external
-    from stackpatch.cli.locks import check_result, differing, keep_lock, locked_build
+    from stackpatch.cli.locks import (
+        check_result,
+        differing,
+        keep_lock,
+        locked_build,
+        same_or_differs,
+    )
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
     from stackpatch.installed.advice import for_build
@@ -137,6 +143,8 @@ def command(
             dry_run=dry_run,
             offline=offline,
             json=json,
+            locked=locked,
+            save_lock=save_lock,
             options=EngineOptions(
                 build_args=build_arg or (),
                 cuda=cuda,
@@ -176,7 +184,7 @@ def command(
         ),
     )
     if locked is not None:
-        differing(locked, plan, json=json)
+        differing(locked, plan.inputs.json(), json=json)
     if dry_run:
         document = {"plan": plan.inputs.json(), "key": plan.key, "folder": str(out / plan.folder)}
         output.emit("build-plan", document, [*plan.lines(), *base_image.lines()], json=json)
@@ -197,7 +205,7 @@ def command(
             caches=[one.document() for one in advice],
         )
         told = _gates(work, wanted, plan, report)
-    kept = keep_lock(work, result) if save_lock else None
+    kept = keep_lock(work, result.folder) if save_lock else None
     state = how_far(seen)
     whole: dict[str, object] = {
         **result.json(),
@@ -215,11 +223,9 @@ def command(
         lines.append(f"lock     {kept}")
     failure = None
     if locked is not None:
-        changed, failure = check_result(locked, result)
+        changed, failure = check_result(locked, result.folder, reused=result.reused)
         whole |= {"from_lock": locked.where, "differences": changed}
-        lines += [f"differs  {line}" for line in changed] or [
-            f"same     every file is the one of {locked.where}"
-        ]
+        lines += same_or_differs(locked, changed)
     output.emit("build", whole, lines, json=json, failure=failure)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.artefacts.base import OpenRemote
+    from stackpatch.artefacts.locked import Locked
     from stackpatch.artefacts.tree_build import TreeResult
     from stackpatch.cli.engines import EngineOptions
     from stackpatch.cli.workspace import Workspace
@@ -30,14 +31,20 @@ def run(
     offline: bool,
     json: bool,
     options: EngineOptions,
+    locked: Locked | None = None,
+    save_lock: bool = False,
 ) -> None:
-    """Plan it and, but for a dry run, do it. base: as a person named it, None for the recipe's."""
+    """Plan it and, but for a dry run, do it. base: as a person named it, None for the recipe's.
+
+    locked: the lock that the build is held to. save_lock: keep the result's beside the recipe.
+    """
     from dataclasses import replace
 
     from stackpatch.artefacts.base import open_base
     from stackpatch.artefacts.plan import Engine
     from stackpatch.artefacts.tree_plan import plan_tree
     from stackpatch.artefacts.tree_source import pinned_dockerfile
+    from stackpatch.cli.locks import check_result, differing, keep_lock, same_or_differs
 
     plan = plan_tree(work.recipe, work.release, arch, work.series, engine=engine)
     settings = None
@@ -48,6 +55,8 @@ def run(
         told = pinned_dockerfile(settings.dockerfile, settings.args, arch, settings.cuda)
         plan = replace(plan, told={**told, "network": settings.network})
     opened = None
+    if locked is not None and plan.json()["base"] == locked.inputs["base"]:
+        base = None  # it was the recipe's own
     if base is not None:
         opened = open_base(base, arch, site=site, recorded=work.release.bases, remote=remote)
         plan = replace(plan, base=opened.pinned, evidence=opened.evidence)
@@ -55,6 +64,8 @@ def run(
         # The recipe's image stays what the plan calls it: one index, one platform, one manifest.
         named = f"{plan.base.name}@{plan.base.digest}"
         opened = open_base(named, arch, site=site, recorded=work.release.bases, remote=remote)
+    if locked is not None:
+        differing(locked, plan.json(), json=json)
     if dry_run:
         document = {
             "plan": plan.json(),
@@ -79,7 +90,16 @@ def run(
     stack, version = work.recipe.stack, work.release.version
     state = how_far(known(work.collection.recipes, stack, version, arch.name, digest))
     document = {**result.json(), "verified": state}
-    output.emit("build", document, _text(result, state), json=json)
+    lines, failure = _text(result, state), None
+    if save_lock:
+        kept = keep_lock(work, result.folder)
+        document["saved_lock"] = str(kept)
+        lines.append(f"lock     {kept}")
+    if locked is not None:
+        changed, failure = check_result(locked, result.folder, reused=result.reused)
+        document |= {"from_lock": locked.where, "differences": changed}
+        lines += same_or_differs(locked, changed)
+    output.emit("build", document, lines, json=json, failure=failure)
 
 
 def _text(result: TreeResult, state: str) -> list[str]:

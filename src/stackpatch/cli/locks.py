@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stackpatch import storage
+from stackpatch.artefacts.build import LOCK
 from stackpatch.artefacts.locked import (
     Locked,
     input_differences,
@@ -16,10 +17,9 @@ from stackpatch.cli import output
 from stackpatch.errors import FindingError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from stackpatch.artefacts.build import BuildResult
-    from stackpatch.artefacts.plan import Plan
     from stackpatch.cli.workspace import Workspace
 
 
@@ -37,9 +37,9 @@ def locked_build(path: Path, *, stack: str | None, arch: str | None, base: str |
     return locked
 
 
-def differing(locked: Locked, plan: Plan, *, json: bool) -> None:
-    """End with a finding where the plan's inputs are not the lock's; nothing was built then."""
-    lines = input_differences(locked, plan.inputs.json())
+def differing(locked: Locked, inputs: Mapping[str, Any], *, json: bool) -> None:
+    """End with a finding where a plan's inputs are not the lock's; nothing was built then."""
+    lines = input_differences(locked, inputs)
     if not lines:
         return
     count = len(lines)
@@ -52,24 +52,37 @@ def differing(locked: Locked, plan: Plan, *, json: bool) -> None:
     output.emit("build", document, [f"differs  {x}" for x in lines], json=json, failure=failure)
 
 
-def check_result(locked: Locked, result: BuildResult) -> tuple[list[str], FindingError | None]:
-    """The files that are not the lock's, read from the disk, and the finding if there are any."""
-    lines = output_differences(locked, result.outputs, result.folder)
+def check_result(
+    locked: Locked, folder: Path, *, reused: bool
+) -> tuple[list[str], FindingError | None]:
+    """The files that are not the lock's, read from the disk, and the finding if there are any.
+
+    reused: whether the result was there before.
+    """
+    lines = output_differences(locked, folder)
     if not lines:
         return [], None
-    hint = f"the inputs are the same: remove {result.folder} and run again"
-    if not result.reused:
+    hint = f"the inputs are the same: remove {folder} and run again"
+    if not reused:
         hint = "the inputs are the same, so the build is not reproducible: please report it"
     msg = f"{len(lines)} of the result's files are not the ones of {locked.where}"
-    return lines, FindingError(msg, hint=hint, where=str(result.folder))
+    return lines, FindingError(msg, hint=hint, where=str(folder))
 
 
-def keep_lock(work: Workspace, result: BuildResult) -> Path:
-    """Put the result's lock into recipes/STACK.lock.json. Raises InputError for the installed
-    set and for a file that is none of ours."""
+def same_or_differs(locked: Locked, changed: Sequence[str]) -> list[str]:
+    """For people: each difference, or that there is none."""
+    same = f"same     every file is the one of {locked.where}"
+    return [f"differs  {line}" for line in changed] or [same]
+
+
+def keep_lock(work: Workspace, folder: Path) -> Path:
+    """Put the lock of the result in the folder into recipes/STACK.lock.json.
+
+    Raises InputError for the installed set and for a file that is none of ours.
+    """
     path = work.writable() / "recipes" / f"{work.recipe.stack}.lock.json"
     guard = storage.cache_root() / "locks" / f"{work.recipe.stack}.guard"
     with storage.lock(guard, what=f"another build that writes {path.name}"):
-        lock = (result.folder / "lock.json").read_bytes()
+        lock = (folder / LOCK).read_bytes()
         storage.write_atomically(path, with_lock(path, lock))
     return path
