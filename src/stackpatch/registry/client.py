@@ -17,7 +17,8 @@ from stackpatch.model.digest import Digest
 from stackpatch.registry.auth import Access, Login
 from stackpatch.registry.credentials import find_credentials
 from stackpatch.registry.patience import Limits, Traffic
-from stackpatch.registry.session import Ask, Session, plain_hosts
+from stackpatch.registry.session import Ask, Session
+from stackpatch.registry.trust import plain_hosts
 from stackpatch.sources.transport import Interrupted
 
 if TYPE_CHECKING:

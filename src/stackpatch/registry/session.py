@@ -7,7 +7,6 @@ may be tried again is decided by the caller.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import urllib.parse
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackpatch import __version__
 from stackpatch.errors import EnvironmentProblem
+from stackpatch.registry.failures import stated, translated
 from stackpatch.registry.patience import Limits, Patience, Traffic, counted
 from stackpatch.registry.reference import is_loopback
 from stackpatch.registry.trust import trusted
@@ -256,7 +256,7 @@ class Session:
                 proxies=_NO_PROXY if is_loopback(host) else None,
             )
         except requests.RequestException as error:
-            raise self._translated(error, host) from error
+            raise translated(error, host, self.secrets) from error
         except OSError as error:  # a reset while we were sending
             reason = f"the connection to {host} broke off ({innermost(error)})"
             raise Interrupted(self.secrets.hide(reason)) from error
@@ -315,52 +315,18 @@ class Session:
 
     def _said(self, response: requests.Response) -> str:
         """What the registry gives as its reason: `: CODE message`, or nothing."""
-        import json
-
         content = b""
         with contextlib.suppress(Interrupted):
             for block in self.body(response, 10.0):
                 content += block
                 if len(content) > _ERROR_BODY:
                     break
-        try:
-            listed = json.loads(content)["errors"]
-            words = "; ".join(f"{one['code']} {one.get('message', '')}".strip() for one in listed)
-        except (ValueError, KeyError, TypeError):
-            return ""
+        words = stated(content)
         return f": {self.secrets.hide(redact(words))[:300]}" if words else ""
-
-    def _translated(self, error: requests.RequestException, host: str) -> Exception:
-        import requests
-
-        why = self.secrets.hide(innermost(error))
-        if isinstance(error, requests.exceptions.SSLError):
-            text = str(error)
-            if "CERTIFICATE_VERIFY_FAILED" not in text and "match" not in text:
-                # No TLS on that port, or a handshake that was cut.
-                return Interrupted(f"TLS with {host} fails ({why})")
-            msg = f"the certificate of {host} is not accepted: {why}"
-            hint = f"name your CA in REQUESTS_CA_BUNDLE, or in /etc/docker/certs.d/{host}/ca.crt"
-            return EnvironmentProblem(msg, hint=hint)
-        if isinstance(error, requests.exceptions.ProxyError):
-            msg = f"the proxy on the way to {host} does not work: {why}"
-            return EnvironmentProblem(msg, hint="look at HTTPS_PROXY and NO_PROXY")
-        if isinstance(error, (requests.ConnectionError, requests.Timeout)):
-            return Interrupted(f"{host} cannot be reached ({why})")
-        return EnvironmentProblem(f"cannot ask {host}: {why}")
 
     def shown(self, url: str) -> str:
         """A URL for a message: without queries, which may be signatures, and without secrets."""
         return self.secrets.hide(redact(url))
-
-
-def plain_hosts() -> frozenset[str]:
-    """Hosts beside loopback that the person allows to be asked without TLS.
-
-    $STACKPATCH_PLAIN_HTTP: `host[:port]`, several with commas between.
-    """
-    named = os.environ.get("STACKPATCH_PLAIN_HTTP", "")
-    return frozenset(one.strip().lower() for one in named.split(",") if one.strip())
 
 
 class _Header:

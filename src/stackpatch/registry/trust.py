@@ -1,4 +1,4 @@
-"""Which certificates a registry's host is trusted by: files where docker and podman look for them.
+"""How a registry's host is trusted: certificates where docker and podman look, hosts without TLS.
 
 `certs.d/HOST[:PORT]/` holds a CA as `*.crt` and a client's pair as `NAME.cert`, `NAME.key`. Where
 there is none, requests decides: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, else its own bundle.
@@ -51,3 +51,12 @@ def trusted(host: str) -> Trust:
         if authority or pair:
             return Trust(str(place / authority) if authority else None, pair)
     return Trust()
+
+
+def plain_hosts() -> frozenset[str]:
+    """Hosts beside loopback that the person allows to be asked without TLS.
+
+    $STACKPATCH_PLAIN_HTTP: `host[:port]`, several with commas between.
+    """
+    named = os.environ.get("STACKPATCH_PLAIN_HTTP", "")
+    return frozenset(one.strip().lower() for one in named.split(",") if one.strip())
