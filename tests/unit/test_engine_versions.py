@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from stackpatch.artefacts.engines import identify
+from stackpatch.artefacts.engines import identify, versions
 from stackpatch.artefacts.engines.versions import find_buildah, find_buildx
 from stackpatch.errors import EnvironmentProblem
 
@@ -195,6 +196,24 @@ def test_buildahs_driver_is_part_of_what_it_is(docker: Docker) -> None:
     docker.install("buildah")
     assert identify("buildah") == "buildah 1.33.7 (vfs)"
     assert find_buildah().problem() is None
+
+
+def test_buildah_runs_no_steps_of_another_machine_without_emulation(
+    docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker.answers = {}
+    docker.says("--version", "buildah version 1.33.7")
+    docker.says("info", json.dumps({"store": {"GraphDriverName": "overlay"}}))
+    docker.install("buildah")
+    monkeypatch.setattr(versions, "_BINFMT", tmp_path)
+    own = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    other = {"amd64": "arm64", "arm64": "amd64"}[own]
+    assert identify("buildah", platform=f"linux/{own}")
+    error = refused("buildah", platform=f"linux/{other}")
+    assert f"linux/{other}" in error.message
+    assert "emulation" in str(error.hint)
+    (tmp_path / {"amd64": "qemu-x86_64", "arm64": "qemu-aarch64"}[other]).touch()
+    assert identify("buildah", platform=f"linux/{other}")
 
 
 def test_what_was_found_can_be_looked_at_without_a_refusal(docker: Docker) -> None:

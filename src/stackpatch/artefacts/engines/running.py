@@ -34,7 +34,7 @@ def identify(engine: EngineName, *, builder: str | None = None, platform: str | 
         case "buildx":
             return require_buildx(builder, platform=platform).identity
         case "buildah":
-            return require_buildah().identity
+            return require_buildah(platform=platform).identity
         case _:
             assert_never(engine)
 

@@ -13,8 +13,10 @@ What a version must have, and where that is said:
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
@@ -32,6 +34,7 @@ _SET_STORE = (
     'set {"features": {"containerd-snapshotter": true}} in its daemon.json, or name a builder that'
     " `docker buildx create` made with --builder"
 )
+_BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _LOOK = 30.0  # seconds that one look may take; a remote builder is asked over the network
 
 
@@ -167,12 +170,22 @@ def require_buildx(builder: str | None = None, *, platform: str | None = None) -
     return found
 
 
-def require_buildah() -> BuildahFound:
-    """A buildah that can keep our promises. Raises EnvironmentProblem."""
+def require_buildah(*, platform: str | None = None) -> BuildahFound:
+    """A buildah that can keep our promises, for the platform where one is said.
+
+    Raises EnvironmentProblem that names the version found and the one needed.
+    """
     found = find_buildah()
     problem = found.problem()
     if problem is not None:
         raise EnvironmentProblem(problem[0], hint=problem[1])
+    if platform is not None and not _runs_here(platform):
+        msg = f"this machine ({os.uname().machine}) cannot run the steps of a {platform} build"
+        hint = (
+            "build on such a machine, install emulation (qemu-user, binfmt), or use --engine"
+            " buildx with a builder of that platform"
+        )
+        raise EnvironmentProblem(msg, hint=hint)
     return found
 
 
@@ -200,6 +213,20 @@ def _fields(text: str) -> dict[str, list[str]]:
 
 def _serves(platforms: tuple[str, ...], wanted: str) -> bool:
     return wanted in platforms or any(one.startswith(f"{wanted}/") for one in platforms)
+
+
+def _runs_here(platform: str) -> bool:
+    """Whether the kernel runs programs of the platform: its own kind, or by emulation."""
+    wanted = platform.split("/")[1]
+    machine = os.uname().machine
+    if wanted == {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine):
+        return True
+    emulated = {"amd64": "x86_64", "arm64": "aarch64"}.get(wanted, wanted)
+    try:
+        names = [path.name for path in _BINFMT.iterdir()]
+    except OSError:
+        return False
+    return any(name in (f"qemu-{emulated}", emulated) for name in names)
 
 
 def _need_program(program: str, what: str) -> None:
