@@ -89,8 +89,8 @@ BAD = {
         "image: example/server",
         "image",
         (
-            "'example/server' is not a registry and a repository such as docker.io/lmsysorg/sglang, "
-            "no tag"
+            "'example/server' is not a registry and a repository such as "
+            "docker.io/lmsysorg/sglang, no tag"
         ),
     ),
     "capitals": (
