@@ -36,8 +36,8 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 EVIL = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
 
 
-def document() -> dict[str, Any]:
-    versions = [f"0.6.{number}" for number in range(7)]
+def document(columns: int = 7, rows: int = 2) -> dict[str, Any]:
+    versions = [f"0.6.{number}" for number in range(columns)]
 
     def cell(version: str, word: str) -> dict[str, Any]:
         piece = {
@@ -58,7 +58,7 @@ def document() -> dict[str, Any]:
             "landed": None,
             "cells": [cell(v, WORDS[(column + row) % 7]) for column, v in enumerate(versions)],
         }
-        for row, subject in enumerate(("Open the gate", EVIL))
+        for row, subject in enumerate(("Open the gate", *[EVIL] * (rows - 1)))
     ]
     return {
         "stack": "demo",
@@ -102,6 +102,11 @@ class Browser:
     def scheme(self, name: str) -> None:
         features = [{"name": "prefers-color-scheme", "value": name}]
         named = {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}}
+        self._call("POST", "/goog/cdp/execute", named)
+
+    def size(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        named = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
         self._call("POST", "/goog/cdp/execute", named)
 
     def quit(self) -> None:
@@ -198,3 +203,63 @@ def test_nothing_leaves_the_page_and_text_is_only_text(shown: Browser) -> None:
     assert shown.run("return document.images.length") == 0
     heads = "return [...document.querySelectorAll('tbody th')].map(t => t.innerText)"
     assert shown.run(heads)[1] == EVIL
+
+
+# --- large grids, in a window of 1280 by 800 -----------------------------------------------------
+
+SCROLLER = "const box = document.querySelector('.scroll');"
+RECT = """const r = document.querySelector(arguments[0]).getBoundingClientRect();
+return {left: r.left, right: r.right, top: r.top, bottom: r.bottom}"""
+FOCUS_RECT = """const r = document.activeElement.getBoundingClientRect();
+return {left: r.left, right: r.right, top: r.top, bottom: r.bottom}"""
+
+
+def grid(shown: Browser, tmp_path: Path, columns: int, rows: int, **more: str) -> None:
+    target = tmp_path / f"{columns}x{rows}.html"
+    target.write_text(page({**document(columns, rows), **more}))
+    shown.size(1280, 800)
+    shown.open(target)
+
+
+def test_every_release_of_flashinfer_fits_beside_the_subjects(
+    shown: Browser, tmp_path: Path
+) -> None:
+    grid(shown, tmp_path, 42, 6)
+    assert shown.run(f"{SCROLLER} return box.scrollWidth <= box.clientWidth")
+    assert shown.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_wider_grid_shows_the_newest_and_keeps_the_subjects(
+    shown: Browser, tmp_path: Path
+) -> None:
+    grid(shown, tmp_path, 90, 6)
+    assert shown.run(f"{SCROLLER} return box.scrollWidth > box.clientWidth"), "it must scroll"
+    box = shown.run(RECT, ".scroll")
+    newest = shown.run(RECT, "thead th:last-child")
+    subject = shown.run(RECT, "tbody th")
+    assert newest["right"] <= box["right"] + 1
+    assert abs(subject["left"] - box["left"]) <= 2
+    shown.run("document.querySelector('tbody tr:nth-child(2) td:nth-child(40) button').focus()")
+    shown.keys("\ue011")  # Home
+    assert "0.6.0" in shown.run(FOCUSED)
+    focused = shown.run(FOCUS_RECT)
+    assert focused["left"] >= shown.run(RECT, "tbody th")["right"], "not behind the subjects"
+
+
+def test_a_longer_grid_keeps_its_versions(shown: Browser, tmp_path: Path) -> None:
+    grid(shown, tmp_path, 20, 60)
+    shown.run(f"{SCROLLER} box.scrollTop = 1000")
+    assert shown.run(f"{SCROLLER} return box.scrollTop") > 500
+    box, head = shown.run(RECT, ".scroll"), shown.run(RECT, "thead th:last-child")
+    assert abs(head["top"] - box["top"]) <= 2
+    assert box["bottom"] - box["top"] <= 800
+    shown.run("document.querySelector('tbody tr:nth-child(40) td:nth-child(9) button').focus()")
+    for _ in range(25):
+        shown.keys("\ue013")  # up
+    assert shown.run(FOCUS_RECT)["top"] >= head["bottom"] - 1, "not behind the versions"
+
+
+def test_the_series_own_version_is_marked(shown: Browser, tmp_path: Path) -> None:
+    grid(shown, tmp_path, 9, 2, release="0.6.4")
+    marked = "return [...document.querySelectorAll('th.home')].map(cell => cell.innerText.trim())"
+    assert shown.run(marked) == ["0.6.4"]
