@@ -38,7 +38,9 @@ def main():
     if len(wheels) != 1 + len(others):
         sys.exit(f"want {1 + len(others)} wheels in {options.wheels}, found {len(wheels)}")
     # Bytecode would hold the time of day; Python writes it where it may when it first runs.
-    pip("install", "--no-deps", "--no-index", "--no-compile", "--force-reinstall", *map(str, wheels))
+    pip(
+        "install", "--no-deps", "--no-index", "--no-compile", "--force-reinstall", *map(str, wheels)
+    )
     check(options.distribution, options.package, options.version)
     for name, _, version in (other.partition("=") for other in others):
         check(name, None, version)
