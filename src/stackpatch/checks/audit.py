@@ -151,8 +151,10 @@ def audit_members(
 ) -> Audit:
     """As `audit`, of files that somebody else brings. target, kind: what they are called."""
     found = _gather(members, policy, report)
+    # Thousands of files share a few sets of targets.
+    known: dict[frozenset[Code], Standing] = {}
     files = tuple(
-        judge(path, findings, arch, policy)
+        judge(path, findings, arch, policy, known)
         for path, findings in sorted(found.files.items())
         if findings.codes or findings.damage
     )
@@ -168,12 +170,27 @@ def audit_members(
     )
 
 
-def judge(path: str, findings: Findings, arch: Arch, policy: Policy) -> FileReport:
-    """What the code of one file does on the arch."""
+def judge(
+    path: str,
+    findings: Findings,
+    arch: Arch,
+    policy: Policy,
+    known: dict[frozenset[Code], Standing] | None = None,
+) -> FileReport:
+    """What the code of one file does on the arch. known: answers for this arch and policy, which
+    are looked up and added to."""
+    known = {} if known is None else known
+
+    def standing_of(codes: frozenset[Code]) -> Standing:
+        found = known.get(codes)
+        if found is None:
+            found = known[codes] = _standing(codes, arch, policy)
+        return found
+
     units: Counter[Standing] = Counter()
     for codes, count in findings.units.items():
-        units[_standing(codes, arch, policy)] += count
-    standing = _standing(findings.codes, arch, policy)
+        units[standing_of(codes)] += count
+    standing = standing_of(frozenset(findings.codes))
     if standing is Standing.MISSING and findings.damage:
         standing = Standing.UNKNOWN  # what could not be read may be what the arch needs
     return FileReport(path, standing, findings, dict(units))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stackpatch.model.arch import CodeArch
@@ -69,7 +70,10 @@ class Code:
 
 def code(form: Form, number: int, suffixes: Iterable[str] = ("",), *, why: str = "") -> Code:
     """The code of `number` with one of these suffixes; `why` is kept only where several are."""
-    candidates = tuple(
-        CodeArch(number, suffix, ptx=form is Form.PTX) for suffix in sorted(set(suffixes))
-    )
+    return _code(form, number, tuple(sorted(set(suffixes))), why)
+
+
+@lru_cache(4096)  # a package has thousands of files for a few targets
+def _code(form: Form, number: int, suffixes: tuple[str, ...], why: str) -> Code:
+    candidates = tuple(CodeArch(number, suffix, ptx=form is Form.PTX) for suffix in suffixes)
     return Code(form, candidates, why if len(candidates) > 1 else "")

@@ -101,11 +101,12 @@ def end_of(data: memoryview, head: Header) -> int:
     Raises DamagedError.
     """
     count, _ = _counts(data, head)
-    end = head.tables_end
-    for _, kind, _, _, offset, size, _, _, _, _ in _table(data, head, count):
-        if offset + size > end and kind != SECTION_NOBITS:
-            end = offset + size
-    return end
+    ends = [
+        offset + size
+        for _, kind, _, _, offset, size, _, _, _, _ in _table(data, head, count)
+        if kind != SECTION_NOBITS
+    ]
+    return max(head.tables_end, *ends) if ends else head.tables_end
 
 
 def find_sections(
