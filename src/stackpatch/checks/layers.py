@@ -93,8 +93,8 @@ def _layer(
     name = str(descriptor.digest)
     try:
         blob = source.open_blob(descriptor)
-    except InputError:
-        yield Unread(name, f"{source.label} does not hold this layer")
+    except InputError as error:
+        yield Unread(name, f"this layer was not read: {error.message}")
         return
     with blob:
         counted = _Counted(blob)

@@ -95,7 +95,10 @@ def command(
     def remote(text: str) -> RemoteImage:
         from stackpatch.cli.images import opener  # only now: it brings a whole HTTP client
 
-        return opener(offline=offline, what="TARGET")(text)
+        if offline:  # its layers are never kept
+            msg = f"{text} is in a registry, and --offline forbids to read it"
+            raise InputError(msg, hint="name a layout folder, or docker-daemon:IMAGE")
+        return opener(what="TARGET")(text)
 
     with progress.reporting() as report:
         found = audit(target, wanted, policy, remote=remote, report=report)
