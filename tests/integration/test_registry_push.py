@@ -387,7 +387,7 @@ def test_a_blob_that_was_taken_and_is_not_there_is_an_error(
 ) -> None:
     proxy.break_("HEAD", ".*", times=None, status=404)
     made, _ = opened(proxy.host, name)
-    with pytest.raises(EnvironmentProblem, match="took blob .* and does not have it"):
+    with pytest.raises(EnvironmentProblem, match=r"took blob .* and does not have it"):
         Pusher(made).blob(Blob.of_bytes(b"x"))
 
 

@@ -185,7 +185,8 @@ def test_start_imports_nothing_heavy(words: list[str]) -> None:
 
 def test_nothing_but_the_command_line_imports_rich_or_reads_argv() -> None:
     for path in CLI.parent.rglob("*.py"):
-        if path.is_relative_to(CLI) or path.name == "__main__.py":
+        # The agents are programs that Pythons elsewhere run alone.
+        if path.is_relative_to(CLI) or path.name == "__main__.py" or path.parent.name == "agents":
             continue
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):

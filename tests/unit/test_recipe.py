@@ -540,9 +540,7 @@ BAD = {
     "how far somebody got is no setting": (
         "    # another\n",
         "    verified: runs\n",
-        [
-            "48: archs.sm121.verified: unknown key; known: env, build-args, launch, cuda, notes"
-        ],
+        ["48: archs.sm121.verified: unknown key; known: env, build-args, launch, cuda, notes"],
     ),
     "a variable that is a number": (
         'env: {FLASHINFER_CUDA_ARCH_LIST: "12.0a"}',

@@ -31,8 +31,7 @@ LAUNCH = """\
 """
 GOOD = RECIPE.replace(
     '  sm120: {cuda: ">=12.8"}\n',
-    '  sm120:\n    cuda: ">=12.8"\n'
-    "    build-args: {CUDA_ARCHITECTURES: 120-real}\n" + LAUNCH,
+    '  sm120:\n    cuda: ">=12.8"\n    build-args: {CUDA_ARCHITECTURES: 120-real}\n' + LAUNCH,
 )
 
 

@@ -115,7 +115,7 @@ def read_proof(folder: Path) -> Proof | None:
 def known(
     recipes: Path, stack: str, version: str, arch: str, series_sha256: str
 ) -> dict[Step, Seen]:
-    """What is known of a release on an arch, from its folder. Raises InputError for broken files."""
+    """What is known of a release on an arch, from its folder. Raises InputError."""
     return judge(read_proof(folder_of(recipes, stack, version, arch)), series_sha256)
 
 
