@@ -176,6 +176,20 @@ def test_a_cubin_for_another_arch_only_fails_the_audit(env: Env) -> None:
     assert "data/other.cubin" in done["audit"][1]
 
 
+def test_only_what_the_recipe_names_with_a_reason_is_passed_over_by_the_audit(env: Env) -> None:
+    known = env.site / "flashinfer/data/csrc/kda/ptx/fixed_h64.ptx"
+    known.parent.mkdir(parents=True)
+    known.write_text(".version 9.2\n.target sm_103a\n.address_size 64\n")
+    done = env.smoke("audit")
+    assert done["audit"][0] == "not-run"
+    assert "1 files are for other arches only, as the recipe says" in done["audit"][1]
+    elsewhere = env.site / "flashinfer/data/csrc/fixed_h64.ptx"
+    elsewhere.write_bytes(known.read_bytes())
+    done = env.smoke("audit")
+    assert done.failed() == ["audit"]
+    assert "data/csrc/fixed_h64.ptx" in done["audit"][1]
+
+
 def module_of(env: Env) -> Path:
     return next(env.home.glob(".cache/flashinfer/*/*/cached_ops/norm/norm.so"))
 

@@ -124,7 +124,7 @@ def smoke(
             option = "--skip" if check.name in skip else "--only"
             result = Result(check.name, Status.NOT_RUN, f"left out ({option})")
         elif check.builtin is not None:
-            result = _builtin(check.builtin, check.name, recipe, arch, subject)
+            result = _builtin(check.builtin, check, recipe, arch, subject)
         else:
             result = _program(check, recipe, arch, subject, programs)
         report(result)
@@ -132,7 +132,10 @@ def smoke(
     return Smoke(tuple(results))
 
 
-def _builtin(kind: Builtin, name: str, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
+def _builtin(
+    kind: Builtin, check: SmokeCheck, recipe: Recipe, arch: Arch, subject: Subject
+) -> Result:
+    name = check.name
     match kind:
         case Builtin.FILES:
             found = installed_files(subject.place, recipe.upstream.pypi, subject.wheel)
@@ -140,24 +143,26 @@ def _builtin(kind: Builtin, name: str, recipe: Recipe, arch: Arch, subject: Subj
                 return Result(name, Status.FAILED, found.why, found.figures)
             return Result(name, Status.PASSED, found.why, found.figures)
         case Builtin.AUDIT:
-            return _audit(name, recipe, arch, subject)
+            return _audit(check, recipe, arch, subject)
         case Builtin.SHADOWING:
             return _shadowing(name, recipe, subject)
     assert_never(kind)
 
 
-def _audit(name: str, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
+def _audit(check: SmokeCheck, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
     """The GPU code in the package's own folder; what is compiled later is not there yet."""
     from stackpatch.checks.audit import Policy, Standing, audit_members
     from stackpatch.checks.targets import TargetKind
 
+    name = check.name
     site = installed_site(subject.place, recipe.upstream.pypi)
     if site is None:
         why = f"{recipe.upstream.pypi} is not installed, so there is no folder to look into"
         return Result(name, Status.NOT_RUN, why)
     folder = f"{site.rstrip('/')}/{recipe.upstream.package.replace('.', '/')}"
     members = subject.place.members(folder)
-    found = audit_members(folder, TargetKind.FOLDER, members, arch, Policy())
+    policy = Policy(ignore=tuple(one.path for one in check.ignore))
+    found = audit_members(folder, TargetKind.FOLDER, members, arch, policy)
     figures = {
         "files": len(found.files),
         "native": len(found.standing(Standing.NATIVE)),
@@ -165,6 +170,7 @@ def _audit(name: str, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
         "missing": list(found.missing)[:20],
         "unknown": len(found.standing(Standing.UNKNOWN)),
         "unread": len(found.unread),
+        "ignored": found.ignored,
     }
     if found.missing:
         why = f"{len(found.missing)} files with GPU code have none for {arch.name}"
@@ -175,6 +181,8 @@ def _audit(name: str, recipe: Recipe, arch: Arch, subject: Subject) -> Result:
         return Result(name, Status.FAILED, why, figures)
     if not found.files:
         why = "no compiled GPU code is installed: the package compiles it when it is first used"
+        if found.ignored:
+            why += f"; {found.ignored} files are for other arches only, as the recipe says"
         return Result(name, Status.NOT_RUN, why, figures)
     if found.standing(Standing.UNKNOWN):
         return Result(name, Status.FAILED, f"not known whether all runs on {arch.name}", figures)

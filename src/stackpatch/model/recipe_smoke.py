@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from stackpatch.model.recipe_base import Strict
-from stackpatch.model.recipe_fields import PathText, StackName
+from stackpatch.model.recipe_fields import PathText, Sentence, StackName
 
 
 class Builtin(StrEnum):
@@ -17,6 +17,15 @@ class Builtin(StrEnum):
     FILES = "files"
     AUDIT = "audit"
     SHADOWING = "shadowing"
+
+
+class Ignored(Strict):
+    """Files with GPU code that the arch needs no code of its own in, and why."""
+
+    path: PathText = Field(
+        description="Pattern of paths in the package's folder; `*` matches `/` too."
+    )
+    why: Sentence = Field(description="How it is known that the arch never loads them.")
 
 
 class SmokeCheck(Strict):
@@ -41,9 +50,17 @@ class SmokeCheck(Strict):
         description="Seconds after which a program is killed with everything that it started.",
     )
 
+    ignore: tuple[Ignored, ...] = Field(
+        default=(),
+        description="For audit: files of other arches, which are counted and not judged.",
+    )
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.program is None) == (self.builtin is None):
             msg = "a check has either a program or a builtin"
+            raise ValueError(msg)
+        if self.ignore and self.builtin is not Builtin.AUDIT:
+            msg = "only the audit ignores files"
             raise ValueError(msg)
         return self

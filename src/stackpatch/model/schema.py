@@ -53,6 +53,7 @@ _TYPES: tuple[type[BaseModel], ...] = (
     recipe_gates.Compiled,
     recipe_gates.Shipped,
     recipe_smoke.SmokeCheck,
+    recipe_smoke.Ignored,
 )
 _KINDS: dict[Any, str] = {
     recipe_fields.Sentence: "text",
