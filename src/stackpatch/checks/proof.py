@@ -196,7 +196,7 @@ def _results(
 def _seen(state: State, smoke: Mapping[str, Any], detail: str) -> Seen:
     host = smoke.get("host") or {}
     device = smoke.get("device") or {}
-    where = str(device.get("gpu") or host.get("machine") or "")
+    where = str(device.get("gpu") or host.get("machine") or smoke.get("from") or "")
     return Seen(state, detail, str(smoke.get("made", "")), where)
 
 

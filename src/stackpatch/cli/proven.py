@@ -13,7 +13,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stackpatch.cli import output
 
@@ -102,10 +102,15 @@ def record_proof(folder: Path, smokes: Sequence[Path]) -> Path:
         if proof is None or not is_about(parsed, proof):
             msg = f"{path} is about another build than {folder}"
             raise InputError(msg, hint="record it with the build that was checked", where=str(path))
-        device = (parsed.get("device") or {}).get("gpu") or "no-gpu"
-        name = f"smoke-{str(device).lower().replace(' ', '-')}.json"
-        storage.write_atomically(target / name, document)
+        storage.write_atomically(target / _name(parsed), document)
     return target
+
+
+def _name(smoke: Mapping[str, Any]) -> str:
+    """A file of its own for each run: the GPU, and when it was made."""
+    device = str((smoke.get("device") or {}).get("gpu") or "no-gpu")
+    made = str(smoke.get("made") or "some-day").replace(":", "")
+    return f"smoke-{device.lower().replace(' ', '-')}-{made}.json"
 
 
 def page(collection: Collection) -> str:

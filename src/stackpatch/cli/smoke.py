@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json as json_format
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,6 +111,8 @@ def command(
         "arch": wanted.name,
         "subject": subject,
         "device": done.device,
+        "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "from": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "ran_on_device": done.ran_on_device,
         "summary": done.summary,
         "checks": [_document(result) for result in done.results],
