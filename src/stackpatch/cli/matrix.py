@@ -15,12 +15,12 @@ from stackpatch.cli.context import JsonOption, RootOption
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stackpatch.cli.progress import Report
     from stackpatch.cli.terminal import Colour
     from stackpatch.cli.workspace import Workspace
-    from stackpatch.series.matrix import Matrix
+    from stackpatch.series.matrix import Matrix, Version
     from stackpatch.series.memo import Memo
     from stackpatch.sources.store import Stored
 
@@ -68,21 +68,22 @@ def command(
     if html is not None and (all_ or len(names) > 1):
         msg = "--html writes one page for one stack"
         raise InputError(msg, hint="name the stack")
-    documents = []
-    texts: list[str] = []
+    found: list[tuple[Workspace, list[Stored]]] = []
     opened: dict[str, tuple[Workspace, Memo]] = {}
     for name in names:
         wanted = StackRef.parse(name)
         if wanted.stack in opened:
-            first, memo = opened[wanted.stack]
-            work = first.at(wanted.release)
+            work = opened[wanted.stack][0].at(wanted.release)
         else:
             work = open_workspace(name, root, offline=offline)
-            memo = work.memo()
-            opened[wanted.stack] = work, memo
-        matrix, versions = _matrix(work, memo, refs)
+            opened[wanted.stack] = work, work.memo()
+        found.append((work, _versions(work, refs)))
+    documents = []
+    texts: list[str] = []
+    for (work, versions), matrix in zip(found, _judged(found, opened), strict=True):
         documents.append(matrix_document(work, matrix, versions))
-        texts += [*([""] if texts else []), *_text(work, matrix)]
+        if not json:
+            texts += [*([""] if texts else []), *_text(work, matrix)]
     for _, memo in opened.values():
         memo.save()
     if all_ or len(names) > 1:
@@ -106,26 +107,41 @@ def _with_series(root: Path | None) -> list[str]:
     return found
 
 
-def _matrix(work: Workspace, memo: Memo, refs: str) -> tuple[Matrix, list[Stored]]:
+def _versions(work: Workspace, refs: str) -> list[Stored]:
     from stackpatch.cli.progress import reporting
-    from stackpatch.series.matrix import compute
 
     with reporting() as report:
         base = work.base(report)
         versions = select_versions(work, refs, report)
-        work.on_base(base)
-        matrix = compute(
+    work.on_base(base)
+    return versions
+
+
+def _judged(
+    found: Sequence[tuple[Workspace, list[Stored]]], opened: dict[str, tuple[Workspace, Memo]]
+) -> list[Matrix]:
+    """The matrices, outside of `reporting`: a process that draws has a thread and cannot fork."""
+    from stackpatch.series import matrix
+    from stackpatch.series.sharing import processors
+
+    series = [
+        matrix.Series(
             work.store.objects,
             work.series.patches,
             versions,
-            memo,
-            covers=lambda version: work.covers(_stored(versions, version)),
+            opened[work.recipe.stack][1],
+            _covering(work, versions),
         )
-    return matrix, versions
+        for work, versions in found
+    ]
+    return matrix.compute_all(series, processes=processors())
 
 
-def _stored(versions: Sequence[Stored], wanted: object) -> Stored:
-    return next(stored for stored in versions if stored is wanted)
+def _covering(
+    work: Workspace, versions: Sequence[Stored]
+) -> Callable[[Version], Callable[[str], bool]]:
+    kinds = {id(stored): work.covers(stored) for stored in versions}
+    return lambda version: kinds[id(version)]
 
 
 def select_versions(work: Workspace, refs: str, report: Report) -> list[Stored]:

@@ -24,7 +24,7 @@ from stackpatch.sources.objects import Entry
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
@@ -51,7 +51,7 @@ class Memo:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._known: dict[str, Any] = {}
-        self._new = False
+        self._new: set[str] = set()  # keys that are not in the file
         self.hits = 0
         self.misses = 0
         self._rules = _rules()
@@ -76,18 +76,38 @@ class Memo:
             self.hits += 1
             return remembered
         self.misses += 1
-        self._new = True
         found = examine(objects, tree, patch, covers=covers)
         remembered = Remembered(found.verdict, dict(found.applied.changes))
         if found.whole_tree:
-            self._known[here] = _to_json(remembered)
+            self._keep(here, _to_json(remembered))
         elif found.asked:
-            self._known[f"{near}?"] = [*self._questions(near), found.asked]
-            key = self._known[here] = _answered(objects, tree, near, found.asked)
-            self._known[key] = _to_json(remembered)
+            self._ask(near, [found.asked])
+            key = _answered(objects, tree, near, found.asked)
+            self._keep(here, key)
+            self._keep(key, _to_json(remembered))
         else:
-            self._known[near] = _to_json(remembered)
+            self._keep(near, _to_json(remembered))
         return remembered
+
+    def since(self) -> dict[str, Any]:
+        """What the file does not have yet, as JSON can carry it to another process."""
+        return {key: self._known[key] for key in self._new}
+
+    def take(self, known: Mapping[str, Any]) -> None:
+        """Learn what a memo in another process has found out `since`."""
+        for key, value in known.items():
+            if key.endswith("?"):
+                self._ask(key[:-1], _as_questions(value))
+            else:
+                self._keep(key, value)
+
+    def _keep(self, key: str, value: Any) -> None:
+        self._known[key] = value
+        self._new.add(key)
+
+    def _ask(self, near: str, asked: Sequence[_Asked]) -> None:
+        # In order: what is remembered depends on what was found out, not on who found it first.
+        self._keep(f"{near}?", sorted({*self._questions(near), *asked}))
 
     def _recall(self, key: str) -> Remembered | None:
         known = self._known.get(key)
@@ -100,30 +120,23 @@ class Memo:
 
     def _recall_by_answers(self, objects: Objects, tree: str, near: str) -> Remembered | None:
         """A verdict whose questions this tree answers as the one did for which it was made."""
-        for asked in dict.fromkeys(self._questions(near)):
+        for asked in self._questions(near):
             key = _answered(objects, tree, near, asked)
             remembered = self._recall(key)
             if remembered is not None:
-                self._known[f"{near}:{tree}"] = key  # this very tree need not be asked again
-                self._new = True
+                self._keep(f"{near}:{tree}", key)  # this very tree need not be asked again
                 return remembered
         return None
 
     def _questions(self, near: str) -> list[_Asked]:
-        try:
-            return [
-                tuple((str(symbol), str(path)) for symbol, path in asked)
-                for asked in self._known.get(f"{near}?", ())
-            ]
-        except (TypeError, ValueError):
-            return []
+        return _as_questions(self._known.get(f"{near}?", ()))
 
     def save(self) -> None:
         """Write what is new to the file."""
         if self._path is not None and self._new:
             document = {"rules": self._rules, "verdicts": self._known}
-            write_atomically(self._path, json.dumps(document).encode())
-            self._new = False
+            write_atomically(self._path, json.dumps(document, sort_keys=True).encode())
+            self._new = set()
 
 
 @cache
@@ -161,6 +174,13 @@ def _answered(objects: Objects, tree: str, near: str, asked: _Asked) -> str:
         said = json.dumps([symbol, path, places], ensure_ascii=True)
         whole.update(said.encode())
     return f"{near}:{whole.hexdigest()}"
+
+
+def _as_questions(known: Any) -> list[_Asked]:
+    try:
+        return [tuple((str(symbol), str(path)) for symbol, path in asked) for asked in known]
+    except (TypeError, ValueError):
+        return []
 
 
 def _to_json(remembered: Remembered) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Objects:
         self._origins: dict[str, tuple[str, frozenset[str]]] = {}
         self._blobs = _Recent()
         self._prefixes: dict[str, str] = {}
+        self.on_disk = True
 
     @cached_property
     def names(self) -> Names:
@@ -114,7 +115,15 @@ class Objects:
 
         above = Objects(self.path)
         above.repository.odb.add_backend(MemoryBackend(), BEFORE_THE_DISK)
+        above.on_disk = False
         return above
+
+    def reopen(self) -> None:
+        """Open the repository anew, in a process that was forked from one that has it open.
+
+        Not for a `scratch`, whose objects are nowhere else.
+        """
+        self.repository = pygit2.Repository(str(self.path))
 
     def blob(self, blob_id: str) -> bytes:
         """The content of a blob. Raises KeyError when it is not in the store."""
