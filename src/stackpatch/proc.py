@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from stackpatch.errors import EnvironmentProblem
 
@@ -174,6 +174,73 @@ def feeding(
             errors.seek(0)
             done = Completed(words, child.returncode, b"", errors.read())
             raise _failed(done)
+
+
+class Beside:
+    """A program that works beside this one: it reads all that it is told, then it answers.
+
+    One that is missing, fails or is killed answers nothing; that is for the caller to make good.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child: subprocess.Popen[bytes] | None = child
+
+    @classmethod
+    def start(cls, argv: Sequence[str | Path]) -> Self | None:
+        """Start the program; None where that cannot be done."""
+        try:
+            child = subprocess.Popen(
+                [str(word) for word in argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment(),
+                bufsize=1 << 20,
+            )
+        except OSError:
+            return None
+        return cls(child)
+
+    def tell(self, *parts: bytes) -> None:
+        """Hand over input; waits while the program has enough of it."""
+        if self._child is not None and self._child.stdin is not None:
+            try:
+                for part in parts:
+                    self._child.stdin.write(part)
+            except OSError:  # it has ended
+                self.end()
+
+    def answer(self) -> bytes:
+        """End its input and read its output to the end; nothing unless it ended well."""
+        if self._child is None:
+            return b""
+        try:
+            said, _ = self._child.communicate()
+        except OSError:
+            said = b""
+        status = self._child.returncode
+        self.end()
+        return said if status == 0 else b""
+
+    def end(self) -> None:
+        """See it ended, whatever it was doing."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
 
 
 def follow(

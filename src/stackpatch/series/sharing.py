@@ -17,6 +17,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from stackpatch import proc
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
@@ -44,11 +46,7 @@ class Task(Protocol):
 
 def processors() -> int:
     """How many processes are worth having here."""
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        usable = os.cpu_count() or 1
-    return min(usable, _MOST)
+    return min(proc.processors(), _MOST)
 
 
 def spread(first: int, end: int, task: Task, processes: int) -> None:

@@ -9,10 +9,12 @@ it lists must still be read. Files that it does not know, whatever the reason, i
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+import json
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from stackpatch import proc
 from stackpatch.errors import EnvironmentProblem
 from stackpatch.sources import words
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
@@ -29,6 +31,8 @@ CODE = frozenset(
     ("py", "pyi", "c", "cc", "cpp", "cxx", "cu", "cuh", "h", "hh", "hpp", "hxx", "inl", "inc")
 )
 _SUFFIX = ".names"
+# Bytes of new files from which a second process is worth its start.
+_MUCH = 4 << 20
 # A tree made in this process is its origin and the changed paths, up to so many.
 _FEW = 64
 
@@ -38,23 +42,57 @@ def is_code(path: str, mode: int) -> bool:
     return mode in (REGULAR, EXECUTABLE) and path.rpartition(".")[2].lower() in CODE
 
 
-@dataclass(slots=True)
 class Addition:
-    """What a tree adds to the index: files are offered, and read only where they are new."""
+    """What a tree adds to the index: files are offered, and read only where they are new.
 
-    known: dict[tuple[str, str], str]
-    relies: set[str] = field(default_factory=set)
-    builder: words.Builder = field(default_factory=words.Builder)
+    With many bytes of them and a second processor, a program beside this one counts the words.
+    """
+
+    def __init__(self, known: dict[tuple[str, str], str]) -> None:
+        self._known = known
+        self._relies: set[str] = set()
+        self._builder = words.Builder()
+        self._bytes = 0
+        self._waiting: list[tuple[str, str, bytes]] = []
+        self._beside: proc.Beside | None = None
 
     def offer(self, path: str, mode: int, blob: str, content: bytes | Callable[[], bytes]) -> None:
         """Take a file of the tree."""
-        if is_code(path, mode):
-            segment = self.known.get((path, blob))
-            if segment is None:
-                read = content if isinstance(content, bytes) else content()
-                self.builder.add(path, blob, read)
+        if not is_code(path, mode):
+            return
+        segment = self._known.get((path, blob))
+        if segment is not None:
+            self._relies.add(segment)
+            return
+        self._waiting.append((path, blob, content if isinstance(content, bytes) else content()))
+        self._bytes += len(self._waiting[-1][2])
+        if self._bytes > _MUCH:
+            if self._beside is None and not len(self._builder) and proc.processors() > 1:
+                self._beside = proc.Beside.start([sys.executable, "-I", "-S", words.__file__])
+            self._count()
+
+    def finish(self, tree: str) -> bytes:
+        """The segment; nothing where the program beside us has failed."""
+        self._count()
+        if self._beside is None:
+            return self._builder.finish(tree, self._relies)
+        end = json.dumps([tree, sorted(self._relies)]).encode()
+        self._beside.tell(*words.framed(b"", end))
+        return self._beside.answer()
+
+    def close(self) -> None:
+        """End what works beside us."""
+        if self._beside is not None:
+            self._beside.end()
+
+    def _count(self) -> None:
+        for path, blob, content in self._waiting:
+            if self._beside is None:
+                self._builder.add(path, blob, content)
             else:
-                self.relies.add(segment)
+                name = f"{blob} {path}".encode("utf-8", "surrogateescape")
+                self._beside.tell(*words.framed(name, content))
+        self._waiting.clear()
 
 
 class Names:
@@ -93,12 +131,13 @@ class Names:
         """
         if self.covers(tree) or self._adopted(tree):
             return  # written anew it could lose what others rely on
-        content = addition.builder.finish(tree, addition.relies)
+        content = addition.finish(tree)
+        segment = words.read(content)
+        if segment is None:
+            return  # it was counted beside us, and that failed: it is made when it is needed
         with contextlib.suppress(OSError, EnvironmentProblem):
             write_atomically(self._file(tree), content)
-        segment = words.read(content)
-        if segment is not None:
-            self._take(segment)
+        self._take(segment)
 
     def covers(self, tree: str) -> bool:
         """Whether the index knows every file of this root tree."""

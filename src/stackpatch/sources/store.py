@@ -184,27 +184,27 @@ class SourceStore:
         present = self.imported(kind, version, seconds=seconds, evidence=evidence)
         if present is not None:
             return present
-        with self.exclusive() as lock:
+        what = f"{self.stack} {version} ({kind})"
+        with contextlib.closing(self.objects.names.addition()) as addition:
+            with self.exclusive() as lock:
+                present = self.imported(kind, version, seconds=seconds, evidence=evidence)
+                if present is not None:  # another process was faster
+                    return present
+                packing.write_release(
+                    self.objects,
+                    _ref(kind, version),
+                    files,
+                    message=self._message(kind, version, evidence),
+                    seconds=seconds,
+                    what=what,
+                    lock=lock,
+                    names=addition,
+                )
             present = self.imported(kind, version, seconds=seconds, evidence=evidence)
-            if present is not None:  # another process was faster
-                return present
-            name, what = _ref(kind, version), f"{self.stack} {version} ({kind})"
-            addition = self.objects.names.addition()
-            packing.write_release(
-                self.objects,
-                name,
-                files,
-                message=self._message(kind, version, evidence),
-                seconds=seconds,
-                what=what,
-                lock=lock,
-                names=addition,
-            )
-        present = self.imported(kind, version, seconds=seconds, evidence=evidence)
-        if present is None:
-            msg = f"git stored {what}, and yet it is not in {self.path}"
-            raise EnvironmentProblem(msg, hint="`stackpatch doctor` looks at git and the disk")
-        self.objects.names.add(present.tree, addition)
+            if present is None:
+                msg = f"git stored {what}, and yet it is not in {self.path}"
+                raise EnvironmentProblem(msg, hint="`stackpatch doctor` looks at git and the disk")
+            self.objects.names.add(present.tree, addition)
         return present
 
     def imported(

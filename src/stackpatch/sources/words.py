@@ -4,12 +4,15 @@ A word is a run of ASCII letters, digits and underscores. Every identifier that 
 a file is made of such runs, so a file without one of a name's words does not define that name;
 a file with all of them may. The answer errs in that one direction: words that are in too many
 files to be worth a list count as being in every file, and two words may share a number.
+
+This module runs as a program of its own, too, and so imports nothing of ours.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import struct
 import sys
 import zlib
 from array import array
@@ -18,7 +21,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -183,6 +186,36 @@ class Builder:
         return whole + blake2b(whole, digest_size=_DIGEST).digest()
 
 
+_FRAME = struct.Struct("<QQ")
+
+
+def framed(name: bytes, content: bytes) -> tuple[bytes, ...]:
+    """A file for `serve`; without a name, the words that `finish` takes, as JSON."""
+    return _FRAME.pack(len(name), len(content)), name, content
+
+
+def serve(stream: IO[bytes]) -> bytes:
+    """A segment of the files that come in frames, blob id and path in each name.
+
+    Raises EOFError for a stream that ends before it says so.
+    """
+    builder = Builder()
+    while True:
+        sizes = _FRAME.unpack(_exactly(stream, _FRAME.size))
+        name, content = (_exactly(stream, size) for size in sizes)
+        if not name:
+            return builder.finish(*json.loads(content))
+        blob, _, path = name.decode("utf-8", "surrogateescape").partition(" ")
+        builder.add(path, blob, content)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    found = stream.read(size)
+    if len(found) < size:
+        raise EOFError
+    return found
+
+
 def read(content: bytes) -> Segment | None:
     """The segment; None for bytes that are none, are damaged, or are of another version."""
     if not content.startswith(_MAGIC) or len(content) < len(_MAGIC) + _DIGEST:
@@ -211,3 +244,7 @@ def read(content: bytes) -> Segment | None:
         parts[4].cast("I"),
         parts[5].cast(head["lists"]),
     )
+
+
+if __name__ == "__main__":  # beside an import, see names.py
+    sys.stdout.buffer.write(serve(sys.stdin.buffer))
