@@ -103,6 +103,7 @@ def test_flashinfer_for_sm121(artefact: Callable[[str, str], Path], tmp_path: Pa
         "flashinfer/_build_meta.py",
         "flashinfer/compilation_context.py",
         "flashinfer/data/csrc/trtllm_fused_moe_kernel_launcher.cu",
+        "flashinfer/jit/cpp_ext.py",
         "flashinfer/jit/env.py",
         "flashinfer/jit/fused_moe.py",
     }

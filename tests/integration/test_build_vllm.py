@@ -1,7 +1,6 @@
 """A wheel of 400 MB, patched by the real program: what changes in it, how long, how much memory.
 
-It downloads 475 MB, so it runs where LARGE_WHEELS=1 says that it may; the same paths run on small
-wheels in the other tests.
+It downloads 475 MB once; the tests' cache keeps it.
 """
 
 from __future__ import annotations
@@ -23,13 +22,7 @@ from stackpatch.model.recipe_file import parse_recipe
 ROOT = Path(__file__).parents[2]
 FILE = "vllm-0.13.0-cp38-abi3-manylinux_2_31_x86_64.whl"
 
-pytestmark = [
-    pytest.mark.pypi,
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(
-        os.environ.get("LARGE_WHEELS") != "1", reason="475 MB to download: LARGE_WHEELS=1 allows it"
-    ),
-]
+pytestmark = [pytest.mark.pypi, pytest.mark.timeout(1800)]
 
 
 def test_only_interpreted_files_change_in_a_wheel_of_400_megabytes(tmp_path: Path) -> None:
