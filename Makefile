@@ -46,21 +46,19 @@ smoke-gpu: $(STAMP)
 	  $(if $(WHEEL),--wheel $(WHEEL)) $(if $(SMOKE),-- $(SMOKE))
 
 # Two processes: the machines that we know have two cores. One file's tests stay together.
-test: $(STAMP) browser wiggle
+test: $(STAMP) tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The matrix page is tested in Chromium. As root on Debian or Ubuntu it is installed; elsewhere the
-# tests that need it fail and say so.
-browser:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
-	  { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null || { echo "make: no chromium and chromedriver; the page's tests will fail" >&2; exit 0; }; \
-	    echo "installing chromium and chromium-driver"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver >/dev/null; }
-
-# What it suggests for a conflict is tested with the real program.
-wiggle:
-	@command -v wiggle >/dev/null || \
-	  { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null || { echo "make: no wiggle; the test of its suggestions will fail" >&2; exit 0; }; \
-	    echo "installing wiggle"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y wiggle >/dev/null; }
+# Programs that tests run, each with its Debian package: Chromium looks at the matrix page, wiggle
+# suggests for conflicts, sshd is a second machine, openssl makes certificates. As root on Debian or
+# Ubuntu what is missing is installed; elsewhere the tests that need it fail and say so.
+TOOLS := chromium=chromium chromedriver=chromium-driver wiggle=wiggle sshd=openssh-server openssl=openssl
+tools:
+	@missing=; for one in $(TOOLS); do \
+	  PATH="$$PATH:/usr/sbin" command -v "$${one%%=*}" >/dev/null || missing="$$missing $${one#*=}"; done; \
+	test -z "$$missing" || { \
+	  test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null || { echo "make: missing:$$missing; the tests that need them will fail" >&2; exit 0; }; \
+	  echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $$missing >/dev/null; }
 
 # dockerd with BuildKit, buildx, buildah, skopeo, crane and a registry, below ~/.cache; as root on
 # Debian. The tests start it by themselves; eval "$$(scripts/engine env)" lets a shell use it.
