@@ -13,7 +13,7 @@ STAMP := .venv/.made-from
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help demo smoke-gpu test browser wiggle engine engine-stop bench lint types docs fresh check clean
+.PHONY: help demo smoke-gpu test tools engine engine-stop bench lint types docs fresh check clean
 
 help:
 	@echo "make demo    build flashinfer for $(ARCH) and show what came out"
