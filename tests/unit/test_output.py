@@ -167,6 +167,8 @@ def test_every_document_is_ascii_and_reads_back(value: Any) -> None:
     text = output.render_document("show", {"value": value})
     assert text.isascii()
     assert json.loads(text)["value"] == value
+    whole = {"schema": "stackpatch.show/1", "value": value}
+    assert text == json.dumps(whole, indent=2) + "\n", "laid out as Python's own"
 
 
 @given(st.binary())
