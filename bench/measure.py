@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,8 @@ def judge(comparison: Comparison, rows: Sequence[Row]) -> tuple[Reached, ...]:
     return tuple(found)
 
 
+_COMPILED = Path(__file__).parent.absolute() / "work" / "compiled"
+
 # The kernel counts what a process was before exec into its peak, so a child of this process would
 # never seem smaller than we are. A bare interpreter in between starts, times and weighs it.
 _LAUNCHER = """
@@ -145,14 +147,19 @@ def command(
     env: Mapping[str, str] | None = None,
     status: int = 0,
 ) -> Callable[[], Sample]:
-    """A contender that is a program. env: variables to add. Fails at another exit status."""
+    """A contender that is a program. env: variables to add. Fails at another exit status.
+
+    Python programs find their modules compiled, as an installation leaves them; the first round
+    does that where it is not so.
+    """
     words = [str(word) for word in argv]
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(_COMPILED)}
 
     def run() -> Sample:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _LAUNCHER, *words],
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **compiled, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
