@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -126,6 +127,13 @@ def run(
     return result
 
 
+def _widen(child: subprocess.Popen[bytes]) -> None:
+    """Let its input hold 1 MiB, so that writer and reader need not take turns. Linux only."""
+    if child.stdin is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(child.stdin, fcntl.F_SETPIPE_SZ, 1 << 20)
+
+
 @contextlib.contextmanager
 def feeding(
     argv: Sequence[str | Path],
@@ -155,6 +163,7 @@ def feeding(
             msg = f"{words[0]} is not installed or not on PATH"
             hint = "`stackpatch doctor` says what is missing"
             raise EnvironmentProblem(msg, hint=hint) from error
+        _widen(child)
         pipe = child.stdin
         assert pipe is not None  # noqa: S101 - by PIPE above, for mypy
         try:
@@ -199,6 +208,7 @@ class Beside:
             )
         except OSError:
             return None
+        _widen(child)
         return cls(child)
 
     def tell(self, *parts: bytes) -> None:
