@@ -172,6 +172,16 @@ def test_code_for_the_arch_fails_when_either_look_at_it_fails() -> None:
     assert states(run(check("build", "not-run")))[Step.CODE] is State.UNVERIFIED
 
 
+def test_code_in_some_files_only_is_said_to_be_that() -> None:
+    some = check("audit", "failed", native=5, ptx=1, missing=["a.so"])
+    found = judge(proof(run(some)), SERIES)[Step.CODE]
+    assert found.state is State.PARTLY
+    assert found.detail.endswith("; 6 others run on it")
+    assert states(run(check("audit", "failed", native=0, missing=["a.so"])))[Step.CODE] is State.NO
+    # one that could not be read at all is no part
+    assert states(run(check("audit", "failed", native=5, missing=[])))[Step.CODE] is State.NO
+
+
 def write(folder: Path, **files: object) -> Path:
     folder.mkdir(parents=True)
     for name, document in files.items():
