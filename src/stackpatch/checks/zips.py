@@ -77,8 +77,13 @@ def _in_order(
     entries: list[zipfile.ZipInfo], member: Callable[[zipfile.ZipInfo], Found]
 ) -> Iterator[Found]:
     """The members, the next small ones being inflated meanwhile."""
-    waiting: deque[tuple[int, Future[Found] | Found]] = deque()
+    # Others wait as entries: an opened one holds its inflater's window, and there may be thousands.
+    waiting: deque[tuple[int, Future[Found] | zipfile.ZipInfo]] = deque()
     ahead = 0
+
+    def ready(found: Future[Found] | zipfile.ZipInfo) -> Found:
+        return found.result() if isinstance(found, Future) else member(found)
+
     with ThreadPoolExecutor(_THREADS, "inflate") as threads:
         try:
             for entry in entries:
@@ -87,15 +92,15 @@ def _in_order(
                     cost = entry.file_size + 4096
                     waiting.append((cost, threads.submit(lambda e: _inflated(member(e)), entry)))
                 else:
-                    waiting.append((0, member(entry)))
+                    waiting.append((0, entry))
                 ahead += cost
                 while waiting and ahead > _AHEAD_TOTAL:
                     cost, found = waiting.popleft()
                     ahead -= cost
-                    yield found.result() if isinstance(found, Future) else found
+                    yield ready(found)
             while waiting:
                 _, found = waiting.popleft()
-                yield found.result() if isinstance(found, Future) else found
+                yield ready(found)
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
 
