@@ -25,11 +25,11 @@ from tests.images import LayoutMaker, tar_layer
 
 from stackpatch.artefacts.images import RemoteImage
 from stackpatch.artefacts.layout import Layout
-from stackpatch.checks import targets
+from stackpatch.checks import targets, zips
 from stackpatch.checks.audit import Audit, Policy, Standing, audit
 from stackpatch.checks.code import DamagedError
 from stackpatch.checks.inflate import GZIP, Inflated, opened
-from stackpatch.checks.members import Member
+from stackpatch.checks.members import Member, Unread
 from stackpatch.checks.targets import TargetKind, target_kind
 from stackpatch.checks.zips import zip_members
 from stackpatch.errors import EnvironmentProblem, InputError
@@ -791,3 +791,18 @@ def test_isal_and_zlib_agree_about_checksums() -> None:
     from isal import isal_zlib
 
     assert isal_zlib.crc32(FATBIN, isal_zlib.crc32(SM90A)) == zlib.crc32(SM90A + FATBIN)
+
+
+def test_members_wait_as_entries_and_not_opened() -> None:
+    count = 0
+
+    def member(entry: zipfile.ZipInfo) -> Unread:
+        nonlocal count
+        count += 1
+        return Unread(entry.filename, "for the test")
+
+    entries = [zipfile.ZipInfo(f"demo/{number}.py") for number in range(1000)]
+    for seen, found in enumerate(zips._in_order(entries, member), 1):
+        assert found.path == f"demo/{seen - 1}.py"
+        assert count <= seen + 1
+    assert count == 1000
