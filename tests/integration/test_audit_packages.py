@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
-import subprocess
 import sys
 import zipfile
 from collections import Counter
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cuobjdump import as_cuobjdump, listed
+from tests.weighing import weigh
 
 from stackpatch.checks.audit import Audit, Policy, Standing, audit
 from stackpatch.checks.scan import scan
@@ -154,17 +153,12 @@ def test_the_command_stays_small_and_leaves_nothing(
 ) -> None:
     path = artefact(*FLASHINFER_CUBIN)
     program = Path(sys.executable).parent / "stackpatch"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    done = subprocess.run(
-        ["sh", "-c", 'exec "$0" audit "$1" --arch sm121 --json', program, path],
+    done = weigh(
+        [program, "audit", path, "--arch", "sm121", "--json"],
         cwd=tmp_path,
-        capture_output=True,
         env={"TMPDIR": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        check=False,
     )
-    assert done.returncode == 1
+    assert done.status == 1
     assert len(json.loads(done.stdout)["missing"]) == 5363
     assert list(tmp_path.iterdir()) == []
-    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    if after > before:  # else another child was larger, and this one is within its size
-        assert after < 200 << 10
+    assert done.megabytes < 200

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 from tests.conftest import fetch_artefact
+from tests.weighing import weigh
 
 from stackpatch.model.recipe_file import parse_recipe
 
@@ -33,23 +32,14 @@ def test_only_interpreted_files_change_in_a_wheel_of_400_megabytes(tmp_path: Pat
     there.parent.mkdir(parents=True)
     there.symlink_to(source)
     argv = [sys.executable, "-m", "stackpatch", "build", "vllm", "--arch", "sm120", "--json"]
-    began = time.monotonic()
-    with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
-        child = subprocess.Popen(
-            [*argv, "--root", str(ROOT), "--out", str(tmp_path / "dist")],
-            env={**os.environ, "STACKPATCH_CACHE_DIR": str(cache)},
-            stdout=out,
-            stderr=err,
-        )
-        # Its own figures: those of all children would be the largest of any test's.
-        _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - began
-    assert child.returncode == 0, (tmp_path / "err").read_text()[-2000:]
-    made = json.loads((tmp_path / "out").read_bytes())
-    peak = used.ru_maxrss / 1024
-    assert peak < 500, f"{peak:.0f} MB"
-    print(f"{seconds:.1f} s, {peak:.0f} MB at most")
+    done = weigh(
+        [*argv, "--root", ROOT, "--out", tmp_path / "dist"],
+        env={**os.environ, "STACKPATCH_CACHE_DIR": str(cache)},
+    )
+    assert done.status == 0, done.stderr.decode()[-2000:]
+    assert done.megabytes < 500
+    print(f"{done.seconds:.1f} s, {done.megabytes:.0f} MB at most")
+    made = json.loads(done.stdout)
     version = made["wheel"]["version"]
     with zipfile.ZipFile(source) as before, zipfile.ZipFile(made["wheel"]["path"]) as after:
         was = {i.filename: i.CRC for i in before.infolist()}
