@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stackpatch.sources.memory import BEFORE_THE_DISK, MemoryBackend
@@ -15,22 +11,14 @@ if TYPE_CHECKING:
     import pygit2
 
 
-@cache
-def _folder() -> Path:
-    import pygit2
-
-    folder = Path(tempfile.mkdtemp(prefix="stackpatch-merge-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    pygit2.init_repository(str(folder), bare=True)
-    return folder
-
-
 def _scratch() -> pygit2.Repository:
-    """A repository that forgets what is written to it; libgit2 merges objects, not bytes."""
+    """A repository in memory, without a folder or settings; libgit2 merges objects, not bytes."""
     import pygit2
 
-    repository = pygit2.Repository(str(_folder()))
-    repository.odb.add_backend(MemoryBackend(), BEFORE_THE_DISK)
+    repository = pygit2.Repository()
+    objects = pygit2.Odb()
+    objects.add_backend(MemoryBackend(), BEFORE_THE_DISK)
+    repository.set_odb(objects)
     return repository
 
 
