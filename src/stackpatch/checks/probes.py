@@ -83,7 +83,7 @@ def git(timeout: float) -> Finding:
             Level.LIMITED,
             found=True,
             version=version,
-            good_for="fetch, apply, build; not rebase, upstream, matrix, bisect",
+            good_for="fetch, apply, build; not rebase, upstream, matrix",
             detail="has no merge-tree --write-tree",
             advice="install git 2.38 or newer",
             required=True,
