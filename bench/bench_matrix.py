@@ -179,7 +179,8 @@ def _stack(name: str, first: str) -> _Stack:
     from packaging.version import Version
 
     from stackpatch.model.collection import Collection
-    from stackpatch.sources.fetch import fetch, index_versions
+    from stackpatch.sources.fetch import fetch
+    from stackpatch.sources.releases import index_versions
     from stackpatch.sources.store import SourceStore
 
     collection = Collection(_ROOT)

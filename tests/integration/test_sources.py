@@ -17,7 +17,8 @@ from stackpatch.model.reference import SourceKind
 from stackpatch.sources import fetch as fetching
 from stackpatch.sources.archive import members
 from stackpatch.sources.download import DownloadCache
-from stackpatch.sources.fetch import artefact, fetch, list_index_versions
+from stackpatch.sources.fetch import artefact, fetch
+from stackpatch.sources.releases import list_index_versions
 from stackpatch.sources.store import SourceStore, Stored
 
 if TYPE_CHECKING:

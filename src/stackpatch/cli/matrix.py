@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,30 +69,55 @@ def command(
     if html is not None and (all_ or len(names) > 1):
         msg = "--html writes one page for one stack"
         raise InputError(msg, hint="name the stack")
-    found: list[tuple[Workspace, list[Stored]]] = []
-    opened: dict[str, tuple[Workspace, Memo]] = {}
+    asked: list[_Asked] = []
     for name in names:
         wanted = StackRef.parse(name)
-        if wanted.stack in opened:
-            work = opened[wanted.stack][0].at(wanted.release)
+        beside = next((one for one in asked if one.work.recipe.stack == wanted.stack), None)
+        if beside is None:
+            asked.append(_ask(open_workspace(name, root, offline=offline), refs, None))
         else:
-            work = open_workspace(name, root, offline=offline)
-            opened[wanted.stack] = work, work.memo()
-        found.append((work, _versions(work, refs)))
-    documents = []
-    texts: list[str] = []
-    for (work, versions), matrix in zip(found, _judged(found, opened), strict=True):
-        documents.append(matrix_document(work, matrix, versions))
-        if not json:
-            texts += [*([""] if texts else []), *_text(work, matrix)]
-    for _, memo in opened.values():
-        memo.save()
-    if all_ or len(names) > 1:
-        output.emit("matrix", {"stacks": documents}, texts, json=json)
-        return
+            asked.append(_ask(beside.work.at(wanted.release), refs, beside.versions))
+    written = _written(asked)
+    if not json or html is not None:
+        documents = [json_format.loads(text) for text in written]
     if html is not None:
-        _write_html(html, work, documents[0])
-    output.emit("matrix", documents[0], texts, json=json)
+        _write_html(html, documents[0])
+    texts: list[str] = []
+    if not json:
+        for document in documents:
+            texts += [*([""] if texts else []), *_text(document)]
+    if all_ or len(names) > 1:
+        output.emit("matrix", {"stacks": written}, texts, json=json)
+    else:
+        output.emit("matrix", written[0], texts, json=json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One series and the versions it is to be judged at. base: the release it was made for."""
+
+    work: Workspace
+    base: Stored
+    versions: list[Stored]
+
+    @property
+    def name(self) -> str:
+        return f"{self.work.recipe.stack}-{self.work.release.version}"
+
+    def key(self) -> str:
+        """Of all that the matrix of these depends on, and of what its document says besides."""
+        from stackpatch.series import finished
+
+        stored = [self.base, *self.versions]
+        kinds = sorted({one.kind for one in stored})
+        rules = [self.work.recipe.layouts.rules(kind) for kind in kinds]
+        return finished.key(
+            self.work.store.objects,
+            self.work.series_files.files,
+            *(self.work.recipe.stack, self.work.release.version, self.work.series_files.where),
+            [(one.label, one.commit, one.tree) for one in stored],
+            [[(rule.here, rule.git) for rule in each] for each in rules],
+        )
 
 
 def _with_series(root: Path | None) -> list[str]:
@@ -107,34 +133,60 @@ def _with_series(root: Path | None) -> list[str]:
     return found
 
 
-def _versions(work: Workspace, refs: str) -> list[Stored]:
+def _ask(work: Workspace, refs: str, versions: list[Stored] | None) -> _Asked:
     from stackpatch.cli.progress import reporting
 
     with reporting() as report:
         base = work.base(report)
-        versions = select_versions(work, refs, report)
-    work.on_base(base)
-    return versions
+        return _Asked(work, base, versions or select_versions(work, refs, report))
 
 
-def _judged(
-    found: Sequence[tuple[Workspace, list[Stored]]], opened: dict[str, tuple[Workspace, Memo]]
-) -> list[Matrix]:
+def _written(asked: Sequence[_Asked]) -> list[output.Written]:
+    """The document of each: of the last run's where nothing has changed, judged where it has."""
+    from stackpatch.series.finished import Finished
+    from stackpatch.storage import cache_root
+
+    kept = Finished(cache_root() / "verdicts")
+    found = [kept.find(one.name, one.key()) for one in asked]
+    open_ones = [one for one, text in zip(asked, found, strict=True) if text is None]
+    for one in open_ones:
+        one.work.on_base(one.base)
+    judged = iter(_judged(open_ones))
+    written = []
+    for one, known in zip(asked, found, strict=True):
+        if known is not None:
+            written.append(output.Written(known))
+            continue
+        written.append(output.written(matrix_document(one.work, next(judged), one.versions)))
+        kept.keep(one.name, one.key(), written[-1])
+    return written
+
+
+def _judged(asked: Sequence[_Asked]) -> list[Matrix]:
     """The matrices, outside of `reporting`: a process that draws has a thread and cannot fork."""
+    if not asked:
+        return []
     from stackpatch.series import matrix
     from stackpatch.series.sharing import processors
 
+    memos: dict[str, Memo] = {}
+    for one in asked:
+        if one.work.recipe.stack not in memos:
+            memos[one.work.recipe.stack] = one.work.memo()
     series = [
         matrix.Series(
-            work.store.objects,
-            work.series.patches,
-            versions,
-            opened[work.recipe.stack][1],
-            _covering(work, versions),
+            one.work.store.objects,
+            one.work.series.patches,
+            one.versions,
+            memos[one.work.recipe.stack],
+            _covering(one.work, one.versions),
         )
-        for work, versions in found
+        for one in asked
     ]
-    return matrix.compute_all(series, processes=processors())
+    found = matrix.compute_all(series, processes=processors())
+    for memo in memos.values():
+        memo.save()
+    return found
 
 
 def _covering(
@@ -168,7 +220,7 @@ def select_versions(work: Workspace, refs: str, report: Report) -> list[Stored]:
         raise InputError(msg, hint="write `all`, `>=0.6,<0.8` or `0.6.3,0.6.7`") from error
     known = {stored.version for stored in work.store.versions()}
     if not work.offline:
-        from stackpatch.sources.fetch import index_versions
+        from stackpatch.sources.releases import index_versions
 
         known |= set(index_versions(work.recipe))
     chosen = []
@@ -220,40 +272,41 @@ def page(document: dict[str, Any]) -> str:
     return template.replace("__TITLE__", title).replace("__DATA__", data)
 
 
-def _write_html(path: Path, work: Workspace, document: dict[str, Any]) -> None:
+def _write_html(path: Path, document: dict[str, Any]) -> None:
     from stackpatch.storage import write_atomically
 
     write_atomically(path, page(document).encode())
-    output.note(f"{work.recipe.stack}: {path}")
+    output.note(f"{document['stack']}: {path}")
 
 
-def _text(work: Workspace, matrix: Matrix) -> list[str]:
+def _text(document: dict[str, Any]) -> list[str]:
     """A grid: versions down, patches across, one letter a cell."""
-    lines = [f"{work.recipe.stack} {work.release.version}: {work.series.where}"]
-    for number, row in enumerate(matrix.rows, 1):
-        landed = row.first_landed(matrix.versions)
-        note = f"  (upstream from {landed})" if landed else ""
-        lines.append(f"  {number}  {row.patch.subject}{note}")
+    patches = document["patches"]
+    series = patches[0]["path"].rpartition("/")[0] if patches else "no patches"
+    lines = [f"{document['stack']} {document['release']}: {series}"]
+    for number, patch in enumerate(patches, 1):
+        note = f"  (upstream from {patch['landed']})" if patch["landed"] else ""
+        lines.append(f"  {number}  {patch['subject']}{note}")
     lines.append("")
     rows = []
-    for number, version in enumerate(matrix.versions):
+    for number, version in enumerate(document["versions"]):
         cells = []
         said = []
-        for row in matrix.rows:
-            verdict = row.verdicts[number]
-            letter, colour = MARKS[verdict.word.value]
+        for patch in patches:
+            verdict = patch["cells"][number]
+            letter, colour = MARKS[verdict["verdict"]]
             cells.append(terminal.style(letter, colour, sys.stdout))
-            if verdict.word.value in ("partial", "misplaced", "unsure", "conflict"):
-                said.append(f"{len(cells)}: {verdict.word.value}, {verdict.detail}")
+            if verdict["verdict"] in ("partial", "misplaced", "unsure", "conflict"):
+                said.append(f"{len(cells)}: {verdict['verdict']}, {verdict['detail']}")
         rows.append((version, *cells, "; ".join(said)))
-    header = ("version", *(str(n) for n in range(1, len(matrix.rows) + 1)), "")
+    header = ("version", *(str(n) for n in range(1, len(patches) + 1)), "")
     lines += output.table(header, rows)
-    used = {v.word.value for row in matrix.rows for v in row.verdicts}
+    used = {cell["verdict"] for patch in patches for cell in patch["cells"]}
     legend = ", ".join(f"{letter} {word}" for word, (letter, _) in MARKS.items() if word in used)
     lines += [
         "",
         legend,
-        f"the whole series applies up to: {matrix.newest_clean or 'none of these'}",
-        f"applies or may be dropped up to: {matrix.newest_ready or 'none of these'}",
+        f"the whole series applies up to: {document['newest_clean'] or 'none of these'}",
+        f"applies or may be dropped up to: {document['newest_ready'] or 'none of these'}",
     ]
     return lines

@@ -24,9 +24,15 @@ _string = json_format.encoder.encode_basestring_ascii
 _document_written: ContextVar[bool] = ContextVar("document_written", default=False)
 
 
+class Written(str):
+    """A JSON object that `written` has made; it stands in a document like the object itself."""
+
+    __slots__ = ()
+
+
 def emit(
     name: str,
-    document: Mapping[str, object],
+    document: Mapping[str, object] | Written,
     text: str | Iterable[str] = "",
     *,
     json: bool,
@@ -124,18 +130,27 @@ def error_document(error: StackpatchError) -> dict[str, object]:
     return found
 
 
+def written(document: Mapping[str, object]) -> Written:
+    """The object's JSON, to be kept and put into a document, or to be one, at another time."""
+    return Written(_json(dict(document), "\n"))
+
+
 def render_document(
-    name: str, document: Mapping[str, object], failure: StackpatchError | None = None
+    name: str, document: Mapping[str, object] | Written, failure: StackpatchError | None = None
 ) -> str:
     """The JSON text: ASCII only, so that no encoding of stdout can break it."""
-    whole: dict[str, object] = {"schema": f"stackpatch.{name}/1", **document}
+    schema = f"stackpatch.{name}/1"
+    if isinstance(document, Written) and failure is None:
+        return f'{{\n  "schema": {_string(schema)},{document[1:]}\n'
+    members = json_format.loads(document) if isinstance(document, Written) else document
+    whole: dict[str, object] = {"schema": schema, **members}
     if failure is not None:
         whole["error"] = error_document(failure)
     return _json(whole, "\n") + "\n"
 
 
 def _write_document(
-    name: str, document: Mapping[str, object], failure: StackpatchError | None
+    name: str, document: Mapping[str, object] | Written, failure: StackpatchError | None
 ) -> None:
     text = render_document(name, document, failure)
     if _document_written.get():
@@ -151,6 +166,8 @@ def _json(value: Any, line: str) -> str:
     Paths are strings, tuples lists, bytes that are not UTF-8 `\\xNN`.
     """
     match value:
+        case Written():
+            return value.replace("\n", line)  # in JSON no string holds a line's end
         case str():
             return _string(_plain(value))
         case None | bool() | int() | float():

@@ -116,7 +116,7 @@ def _release(work: Workspace, target: Stored, series: str) -> NewRelease:
 
 def _offered(work: Workspace, number: str, *, optional: bool) -> list[IndexFile]:
     """The index's files of the version; none where a commit is enough and the index has none."""
-    from stackpatch.sources.fetch import index_files
+    from stackpatch.sources.releases import index_files
 
     if work.offline:
         return []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stackpatch.model.collection import Collection
     from stackpatch.model.recipe import Recipe, Release
     from stackpatch.model.reference import VersionRef
-    from stackpatch.model.series import Series
+    from stackpatch.model.series import Series, SeriesFiles
     from stackpatch.series.apply import SeriesResult
     from stackpatch.series.memo import Memo
     from stackpatch.sources.store import SourceStore, Stored
@@ -36,9 +36,14 @@ class Workspace:
     offline: bool
 
     @cached_property
+    def series_files(self) -> SeriesFiles:
+        """The files of the release's series. Raises InputError where they are not there."""
+        return self.collection.series_files(self.recipe.stack, self.release)
+
+    @cached_property
     def series(self) -> Series:
         """The release's patches. Raises InputError or Problems for what is wrong with them."""
-        return self.collection.series(self.recipe.stack, self.release)
+        return self.series_files.parse()
 
     @cached_property
     def store(self) -> SourceStore:
@@ -85,7 +90,7 @@ class Workspace:
     def newest(self, report: Report) -> Stored:
         """The newest final version on the package index; without one, in the source store."""
         from stackpatch.model.reference import version_number
-        from stackpatch.sources.fetch import index_versions
+        from stackpatch.sources.releases import index_versions
 
         known = [] if self.offline else index_versions(self.recipe)
         if known:

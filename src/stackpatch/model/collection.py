@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model import nearest
-from stackpatch.model.series import Series, load_series
+from stackpatch.model.series import SeriesFiles, read_series
 from stackpatch.model.yamlfile import MAX_BYTES
 
 if TYPE_CHECKING:
     from stackpatch.model.recipe import Recipe, Release
+    from stackpatch.model.series import Series
 
 SUFFIX = ".yaml"
 
@@ -93,12 +94,19 @@ class Collection:
         """The folder of the release's series; None where the recipe names none."""
         return self.patches / stack / release.series if release.series is not None else None
 
+    def series_files(self, stack: str, release: Release) -> SeriesFiles:
+        """The files of the release's series; none where the recipe names no series.
+
+        Raises InputError when the folder is not there.
+        """
+        folder = self.series_dir(stack, release)
+        if folder is None:
+            return SeriesFiles(self.shown(self.patches / stack), {})
+        return read_series(folder, where=self.shown(folder))
+
     def series(self, stack: str, release: Release) -> Series:
         """The release's patches in order; none where the recipe names no series.
 
         Raises InputError when the folder is not there, Problems for what is wrong in it.
         """
-        folder = self.series_dir(stack, release)
-        if folder is None:
-            return Series(self.shown(self.patches / stack), ())
-        return load_series(folder, where=self.shown(folder))
+        return self.series_files(stack, release).parse()

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stackpatch.errors import EnvironmentProblem, InputError, Problems
-from stackpatch.model.patch import Patch, parse_patch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from stackpatch.model.patch import Patch
+
+_LISTING = "series"
 _LINE = re.compile(r"(?P<name>\S+)(?:\s+-p(?P<strip>\S+))?\s*$")
 
 
@@ -48,11 +50,31 @@ class Series:
         return self.digest[:8]
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesFiles:
+    """The files of a series' folder as they were read, not parsed yet (name → bytes).
+
+    None at all for a release without a series. where: the folder, for messages.
+    """
+
+    where: str
+    files: Mapping[str, bytes]
+
+    def parse(self) -> Series:
+        """The series. Raises Problems for what is wrong in the files."""
+        if not self.files:
+            return Series(self.where, ())
+        patches = {name: content for name, content in self.files.items() if name != _LISTING}
+        return parse_series(self.where, self.files[_LISTING], patches)
+
+
 def parse_series(where: str, listing: bytes, files: Mapping[str, bytes]) -> Series:
     """Parse a `series` file and the patch files beside it (name → bytes, without `series`).
 
     Raises Problems with every problem: of the list, of each mail.
     """
+    from stackpatch.model.patch import parse_patch
+
     problems: list[str] = []
     names: dict[str, int] = {}
     try:
@@ -99,18 +121,18 @@ def parse_series(where: str, listing: bytes, files: Mapping[str, bytes]) -> Seri
     return Series(where, tuple(patches))
 
 
-def load_series(folder: Path, *, where: str | None = None) -> Series:
-    """Read and parse the series in a folder. `where` is how messages name it.
+def read_series(folder: Path, *, where: str | None = None) -> SeriesFiles:
+    """Read the files of the series in a folder. `where` is how messages name it.
 
-    Raises InputError when there is no `series` file, Problems for what is wrong in it.
+    Raises InputError when there is no `series` file, EnvironmentProblem for what we may not read.
     """
     place = where or str(folder)
     try:
-        listing = (folder / "series").read_bytes()
-        files = {
+        files = {_LISTING: (folder / _LISTING).read_bytes()}
+        files |= {
             file.name: file.read_bytes()
             for file in sorted(folder.iterdir())
-            if file.is_file() and file.name != "series"
+            if file.is_file() and file.name != _LISTING
         }
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         msg = f"no series in {place}"
@@ -120,4 +142,9 @@ def load_series(folder: Path, *, where: str | None = None) -> Series:
     except PermissionError as error:
         msg = f"not allowed to read {error.filename}"
         raise EnvironmentProblem(msg, where=place) from error
-    return parse_series(place, listing, files)
+    return SeriesFiles(place, files)
+
+
+def load_series(folder: Path, *, where: str | None = None) -> Series:
+    """Read and parse the series in a folder. Raises as `read_series`, and Problems."""
+    return read_series(folder, where=where).parse()

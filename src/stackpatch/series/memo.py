@@ -11,13 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from stackpatch import __version__
 from stackpatch.model.verdict import Verdict
 from stackpatch.series.landed import examine
+from stackpatch.series.rules import rules
 from stackpatch.series.symbols import language_of
 from stackpatch.series.whereabouts import search
 from stackpatch.sources.objects import Entry
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 
 # Symbols that were searched in the tree: symbol and path, as `whereabouts.places_of` takes them.
 _Asked = tuple[tuple[str, str], ...]
-
-# Raised whenever the rules of series/ change what a verdict may be.
-RULES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,7 @@ class Memo:
         self._new: set[str] = set()  # keys that are not in the file
         self.hits = 0
         self.misses = 0
-        self._rules = _rules()
+        self._rules = rules()
         if path is not None:
             self._known = _load(path, self._rules)
 
@@ -137,11 +132,6 @@ class Memo:
             document = {"rules": self._rules, "verdicts": self._known}
             write_atomically(self._path, json.dumps(document, sort_keys=True).encode())
             self._new = set()
-
-
-@cache
-def _rules() -> str:
-    return f"{RULES}/{__version__}/{version('tree-sitter')}/{version('pygit2')}"
 
 
 def _key(objects: Objects, tree: str, patch: Patch, covers: Callable[[str], bool]) -> str:

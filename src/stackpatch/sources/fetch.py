@@ -1,7 +1,8 @@
 """Upstream versions brought into the source store, from git or from the package index.
 
-What is in the store already costs no network and reads no archive. A release that the recipe
-pins must have the recipe's digests; another one is taken at the index's word, and says so.
+What is in the store already costs no network and reads no archive, nor the modules for them (half
+of a command's start). A release that the recipe pins must have the recipe's digests; another one
+is taken at the index's word, and says so.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.layout import Layout
 from stackpatch.model.recipe import Release
 from stackpatch.model.reference import SourceKind, VersionRef
-from stackpatch.sources import archive, git, releases
 from stackpatch.sources.download import DownloadCache, Pinned
-from stackpatch.sources.releases import index_files, index_versions, list_index_versions
 from stackpatch.sources.store import SourceStore, Stored
 
 if TYPE_CHECKING:
@@ -24,13 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.model.recipe import Recipe
-    from stackpatch.sources.archive import Member
+    from stackpatch.sources.archive import Member, Progress
     from stackpatch.sources.pypi import PackageIndex
+    from stackpatch.sources.releases import IndexVersion
 
     Report = Callable[[str, int, int | None], None]
     Wanted = str | VersionRef | Release
-
-__all__ = ["artefact", "bring", "fetch", "index_files", "index_versions", "list_index_versions"]
 
 _PINNED = "recipe"
 _UNPINNED = "index, not pinned"
@@ -108,7 +106,7 @@ def artefact(
             msg = f"{pin.file} is not in the download cache, and --offline forbids to fetch it"
             raise EnvironmentProblem(msg, hint=f"without it: `stackpatch fetch {recipe.stack}`")
         return path
-    return _download(cache, wanted, recipe.upstream.pypi, index or releases.open_index(), report)
+    return _download(cache, wanted, recipe.upstream.pypi, index or _open_index(), report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +178,8 @@ class _Fetch:
     def bring(self, ref: VersionRef, kind: SourceKind) -> Stored:
         """The version, fetched and imported."""
         if kind is SourceKind.GIT:
+            from stackpatch.sources import git
+
             release = self._release(ref)
             url = self.recipe.upstream.git
             progress = self._progress(f"git fetch {ref.name}")
@@ -191,6 +191,8 @@ class _Fetch:
             return git.fetch_pinned(
                 self.store, url, release.version, release.commit, release.tag, progress
             )
+        from stackpatch.sources import archive
+
         source = next(iter(self._known_sources(ref, kind)), None) or self._from_index(ref, kind)
         path = _downloads().find(source.file) or self._download(source.file)
         layout = self._layout(kind)
@@ -274,23 +276,24 @@ class _Fetch:
         self._unpinned[ref.name, kind] = source
         return source
 
-    def _on_index(self, version: str) -> releases.IndexVersion:
-        return releases.index_version(self.recipe, version, self._open_index(), self.platform)
+    def _on_index(self, version: str) -> IndexVersion:
+        from stackpatch.sources.releases import index_version
 
-    def _open_index(self) -> PackageIndex:
+        return index_version(self.recipe, version, self._index(), self.platform)
+
+    def _index(self) -> PackageIndex:
         if self.index is None:
-            self.index = releases.open_index()
+            self.index = _open_index()
         return self.index
 
     def _download(self, file: Pinned) -> Path:
-        project = self.recipe.upstream.pypi
-        return _download(_downloads(), file, project, self._open_index(), self.report)
+        return _download(_downloads(), file, self.recipe.upstream.pypi, self._index(), self.report)
 
     def _layout(self, kind: SourceKind) -> Layout:
         rules = self.recipe.layouts.rules(kind)
         return Layout.of((rule.here, rule.git) for rule in rules) if rules else Layout.identity()
 
-    def _progress(self, label: str) -> archive.Progress | None:
+    def _progress(self, label: str) -> Progress | None:
         report = self.report
         return None if report is None else lambda done, total: report(label, done, total)
 
@@ -309,6 +312,12 @@ def _mapped(members: Iterator[Member], layout: Layout) -> Iterator[Member]:
         path = layout.to_git(member.path)
         if path is not None:
             yield member if path == member.path else replace(member, path=path)
+
+
+def _open_index() -> PackageIndex:
+    from stackpatch.sources.releases import open_index
+
+    return open_index()
 
 
 def _downloads() -> DownloadCache:
