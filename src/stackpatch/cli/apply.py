@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import ArchOption, JsonOption, OfflineOption, RootOption
 
 if TYPE_CHECKING:
     from stackpatch.series.apply import SeriesResult
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def command(
     stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")],
     *,
-    arch: Annotated[str, typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …")],
+    arch: ArchOption,
     to: Annotated[
         Path | None,
         typer.Option("--to", metavar="DIR", help="Folder to write; must be empty or absent."),
@@ -29,7 +29,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Apply in the source store only; write nothing.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    offline: OfflineOption = False,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:

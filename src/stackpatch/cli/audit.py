@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackpatch.cli import output, progress
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import ArchOption, JsonOption, OfflineOption, RootOption
 
 if TYPE_CHECKING:
     from stackpatch.artefacts.images import RemoteImage
@@ -39,7 +39,7 @@ def command(
         ),
     ],
     *,
-    arch: Annotated[str, typer.Option("--arch", metavar="A", help="Such as sm120 or sm121.")],
+    arch: ArchOption,
     ptx: Annotated[
         PtxPolicy,
         typer.Option("--ptx", help="Whether PTX that the driver compiles counts as running."),
@@ -72,7 +72,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    offline: OfflineOption = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Count what cannot be decided as missing.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import JsonOption, OfflineOption, RootOption
 from stackpatch.cli.engines import (
     BuildArgOption,
     BuilderOption,
@@ -73,7 +73,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan; fetch and write nothing.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    offline: OfflineOption = False,
     from_lock: Annotated[
         Path | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""The options that every command takes, and the folder with recipes and patches that they name.
+"""The options that many commands take, and the folder with recipes and patches that they name.
 
 A command is written like this, and imports what does the work inside the function:
 
@@ -24,6 +24,8 @@ from stackpatch.errors import InputError
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")
 ]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use no network.")]
+ArchOption = Annotated[str, typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …")]
 RootOption = Annotated[
     Path | None,
     typer.Option(

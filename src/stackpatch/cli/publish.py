@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import ArchOption, JsonOption, RootOption
 
 if TYPE_CHECKING:
     from stackpatch.cli.workspace import Workspace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def command(
     stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")],
     *,
-    arch: Annotated[str, typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …")],
+    arch: ArchOption,
     to: Annotated[
         str,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import JsonOption, OfflineOption, RootOption
 from stackpatch.errors import FindingError, InputError, WaitingError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def command(
     history: Annotated[
         bool, typer.Option("--history", help="Fetch upstream's whole git history first.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    offline: OfflineOption = False,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:

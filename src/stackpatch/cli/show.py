@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    stack: Annotated[
-        str, typer.Argument(metavar="STACK[@RELEASE]", help="Such as flashinfer@0.6.3.")
-    ],
+    stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")],
     *,
     arch: Annotated[
-        str | None, typer.Option("--arch", help="Only what counts for this arch.")
+        str | None, typer.Option("--arch", metavar="ARCH", help="Only what counts for this arch.")
     ] = None,
     json: JsonOption = False,
     root: RootOption = None,

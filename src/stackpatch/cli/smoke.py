@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import ArchOption, JsonOption, RootOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    stack: Annotated[str, typer.Argument(metavar="STACK", help="Such as flashinfer@0.6.3.")],
+    stack: Annotated[str, typer.Argument(metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")],
     *,
-    arch: Annotated[str, typer.Option("--arch", metavar="A", help="Such as sm120 or sm121.")],
+    arch: ArchOption,
     python: Annotated[
         str | None,
         typer.Option(

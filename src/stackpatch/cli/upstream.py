@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import JsonOption, OfflineOption, RootOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def command(
     history: Annotated[
         bool, typer.Option("--history", help="Fetch upstream's whole git history first.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    offline: OfflineOption = False,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.context import ArchOption, JsonOption, OfflineOption, RootOption
 
 if TYPE_CHECKING:
     from stackpatch.artefacts.base import Opened
@@ -33,7 +33,7 @@ def command(
     stack: Annotated[
         str, typer.Option("--stack", metavar="STACK[@RELEASE]", help="flashinfer@0.6.3")
     ],
-    arch: Annotated[str, typer.Option("--arch", metavar="ARCH", help="sm120, sm121, …")],
+    arch: ArchOption,
     site: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +46,7 @@ def command(
     editable: Annotated[
         bool, typer.Option("--editable", help="--site holds the git tree, not a wheel's files.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    offline: OfflineOption = False,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
