@@ -17,7 +17,9 @@ import pytest
 from stackpatch.model.collection import Collection
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ROOT / "recipes" / "flashinfer" / "smoke"
+RECIPES = ROOT / "recipes"
+PROGRAMS = RECIPES / "flashinfer" / "smoke"
+STACKS = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def run(
@@ -153,18 +155,51 @@ def test_a_failure_of_the_machine_is_said_in_a_sentence(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_the_order_is_the_recipes() -> None:
-    sys.path.insert(0, str(PROGRAMS))
-    try:
-        import run_all  # type: ignore[import-not-found]
-    finally:
-        sys.path.remove(str(PROGRAMS))
-    recipe = Collection(ROOT).recipe("flashinfer")
-    listed = [(c.name, c.program, c.timeout) for c in recipe.smoke if c.program is not None]
-    assert sorted(run_all.CHECKS) == sorted(listed)
-    assert {arch: dict(s.env) for arch, s in recipe.archs.items()} == run_all.ENVIRONMENT
-    for _, program, _ in run_all.CHECKS:
-        assert (PROGRAMS / program).is_file()
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_list_beside_the_programs_is_the_recipes_in_its_order(stack: str) -> None:
+    recipe = Collection(ROOT).recipe(stack)
+    wanted = {
+        "stack": stack,
+        "checks": [
+            {"name": c.name, "program": c.program, "timeout": c.timeout}
+            for c in recipe.smoke
+            if c.program is not None
+        ],
+        "env": {arch: dict(s.env) for arch, s in recipe.archs.items()},
+    }
+    assert json.loads((RECIPES / stack / "smoke" / "checks.json").read_text()) == wanted
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_folder_of_programs_runs_its_own_checks_without_stackpatch(
+    stack: str, tmp_path: Path
+) -> None:
+    """The folder alone, copied elsewhere, with a Python that has nothing of ours."""
+    folder, out = tmp_path / "smoke", tmp_path / "smoke.json"
+    shutil.copytree(RECIPES / stack / "smoke", folder)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    argv = [python, "-B", folder / "run_all.py", "--arch", "sm121", "--out", out]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    told = json.loads(out.read_text())
+    recipe = Collection(ROOT).recipe(stack)
+    assert told["stack"] == stack
+    assert [c["name"] for c in told["checks"]] == [c.name for c in recipe.smoke if c.program]
+    assert not [c for c in told["checks"] if "no program" in c["why"]], done.stderr
+    assert {c["status"] for c in told["checks"]} <= {"failed", "not-run"}  # nothing is installed
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_list_the_runner_says_so(tmp_path: Path) -> None:
+    shutil.copy(PROGRAMS / "run_all.py", tmp_path)
+    argv = [sys.executable, str(tmp_path / "run_all.py"), "--arch", "sm121"]
+    for content in (None, "{"):
+        if content is not None:
+            (tmp_path / "checks.json").write_text(content)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"{tmp_path}/checks.json: " in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -20,28 +20,9 @@ import sys
 import tempfile
 import time
 
-# name, program beside this file, time limit in seconds; as in the recipe's `smoke`.
-CHECKS = (
-    ("import", "import.py", 180),
-    ("build", "build_fp4_quantization.py", 900),
-    ("device", "device.py", 120),
-    ("numbers-norm", "numbers_norm.py", 600),
-    ("numbers-activation", "numbers_activation.py", 600),
-    ("numbers-decode", "numbers_decode.py", 900),
-    ("numbers-prefill", "numbers_prefill.py", 900),
-    ("numbers-fp4-quantize", "numbers_fp4_quantize.py", 600),
-    ("numbers-fp4-gemm", "numbers_fp4_gemm.py", 1200),
-    ("cache", "cache_is_read.py", 900),
-    ("numbers-moe", "numbers_moe.py", 3600),
-)
-
-# FlashInfer compiles for what this says (the recipe's `archs`); without it, for the GPU it finds.
-ENVIRONMENT = {
-    "sm90": {"FLASHINFER_CUDA_ARCH_LIST": "9.0a"},
-    "sm100": {"FLASHINFER_CUDA_ARCH_LIST": "10.0a"},
-    "sm120": {"FLASHINFER_CUDA_ARCH_LIST": "12.0a"},
-    "sm121": {"FLASHINFER_CUDA_ARCH_LIST": "12.1a"},
-}
+# What this folder's stack is checked with, as its recipe says: the programs in their order, and for
+# each arch the environment that its kernels are compiled in.
+LIST = "checks.json"
 
 STATUS = {0: "passed", 1: "failed", 77: "not-run"}
 SMALLEST_LIMIT = 0.1
@@ -52,7 +33,10 @@ TAIL = 2000
 def main():
     """Read the options, run the checks, write the result."""
     options = _options()
-    checks = _chosen(options)
+    listed = _listed(options)
+    options.stack = options.stack or listed["stack"]
+    options.environment = listed["env"].get(options.arch, {})
+    checks = _chosen(options, listed["checks"])
     if options.out:  # a folder that cannot be written is known before an hour of checks
         _write(options.out, _document(options, []))
     adopt_orphans()
@@ -79,21 +63,34 @@ def _options():
         "--check",
         action="append",
         metavar="NAME=PROGRAM:SECONDS",
-        help="a check to run instead of this file's list; may repeat",
+        help=f"a check to run instead of those in {LIST}; may repeat",
     )
     parser.add_argument("--only", action="append", metavar="NAME", help="run this; may repeat")
     parser.add_argument("--skip", action="append", metavar="NAME", help="leave out; may repeat")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="for the programs")
-    parser.add_argument("--stack", default="flashinfer", help="for smoke.json")
+    parser.add_argument("--stack", help=f"for smoke.json, instead of the one in {LIST}")
     parser.add_argument("--version", help="for smoke.json, and what must be imported")
     parser.add_argument("--subject", help="for smoke.json: wheel or image, by digest")
     parser.add_argument("--stream", action="store_true", help="print each result as a JSON line")
     return parser.parse_args()
 
 
-def _chosen(options):
+def _listed(options):
+    """The list beside this file; empty where checks are named. Leaves with status 2 without one."""
+    if options.check:
+        return {"stack": None, "checks": [], "env": {}}
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), LIST)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        print(f"run_all.py: {path}: {error}; name checks with --check", file=sys.stderr)
+        sys.exit(2)
+
+
+def _chosen(options, listed):
     """The checks to run, as (name, program, limit). Leaves with status 2 for a wrong name."""
-    checks = list(CHECKS)
+    checks = [(check["name"], check["program"], check["timeout"]) for check in listed]
     if options.check:
         checks = []
         for text in options.check:
@@ -203,7 +200,7 @@ def _timed(result, started, limit):
 
 def _environment(options):
     env = dict(os.environ)
-    env.update(ENVIRONMENT.get(options.arch, {}))
+    env.update(options.environment)
     for text in options.env or ():
         name, _, value = text.partition("=")
         env[name] = value
