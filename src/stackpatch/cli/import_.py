@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
     from stackpatch.cli.origin import Origin
     from stackpatch.cli.progress import Report
     from stackpatch.cli.workspace import Workspace
-    from stackpatch.model.verdict import Evidence
     from stackpatch.series.adopt import Adopted
     from stackpatch.sources.forks import Commit, Foreign
 
@@ -92,6 +88,7 @@ def command(
 ) -> None:
     """Turn a fork's commits or a pull request into a series."""
     from stackpatch.cli import imported
+    from stackpatch.cli.import_told import told
     from stackpatch.cli.origin import find_origin
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
@@ -124,7 +121,7 @@ def command(
             if any(row.mail is not None for row in rows):
                 rows = run.ask(rows)
             where = imported.write(work, origin, found, rows, (run.release_tree, tree))
-    document, lines = _told(work, origin, found, rows, where, problem, dry=dry_run)
+    document, lines = told(work, origin, found, rows, where, problem, dry=dry_run)
     output.emit("import", document, lines, json=json, failure=failure)
 
 
@@ -191,7 +188,7 @@ class _Run:
         self, found: Foreign, squash: bool, leave_out: Sequence[str], skipped: Sequence[str]
     ) -> tuple[tuple[Adopted, ...], str]:
         """Every commit on the release and the series that it has."""
-        from stackpatch.series.adopt import Target, Wish, adopt, choose, squashed
+        from stackpatch.series.adopt import Target, Wish, adopt, choose
         from stackpatch.series.history import search
 
         work, objects = self.work, self.work.store.objects
@@ -201,7 +198,7 @@ class _Run:
         commits = found.commits
         left_out = choose(commits, leave_out)
         if squash and commits:
-            commits = (_squash(found, squashed, left_out),)
+            commits = (_whole(found, left_out),)
         pinned = work.release.commit
         target = Target(
             result.tree,
@@ -259,101 +256,14 @@ class _Run:
         return asking.ask(self.work.store.objects, rows, self._start)
 
 
-def _squash(found: Foreign, squashed: Any, left_out: frozenset[str]) -> Commit:
+def _whole(found: Foreign, left_out: frozenset[str]) -> Commit:
+    """The branch as one commit. Raises InputError where it cannot be one."""
+    from stackpatch.series.adopt import squashed
+
     if left_out:
         msg = "--squash takes the branch whole, and --leave-out takes commits out of it"
         raise InputError(msg, hint="say one of them")
     if found.merged is None:
         msg = "the branch's work stands on several commits at once; it cannot be one patch"
         raise InputError(msg, hint="leave --squash out")
-    made: Commit = squashed(found.commits[-1], found.merged, found.commits)
-    return made
-
-
-def _told(
-    work: Workspace,
-    origin: Origin,
-    found: Foreign,
-    rows: Sequence[Adopted],
-    where: Path | None,
-    problem: str | None,
-    *,
-    dry: bool,
-) -> tuple[dict[str, Any], list[str]]:
-    from stackpatch.sources.forks import relation
-
-    base = (origin.base or found.base) if origin.since == found.base else found.base
-    stands = relation(work.store, base, work.release.commit)
-    stops = problem is not None or any(row.stops for row in rows)
-    document = {
-        "stack": work.recipe.stack,
-        "release": work.release.version,
-        "source": {"kind": origin.kind, "url": origin.shown, "ref": found.ref},
-        "base": base,
-        "base_is": stands,
-        "since": origin.since,
-        "head": found.head,
-        "outcome": "conflict" if stops else "clean" if rows else "nothing-new",
-        "problem": problem,
-        "upstream_unknown": found.upstream,
-        "commits": [_row(row) for row in rows],
-        "series": None if where is None else str(where),
-        "dry_run": dry,
-    }
-    words = {
-        "same": "which is the release's",
-        "before": "which is before the release",
-        "after": "which is after the release",
-        "beside": "which is neither before nor after the release",
-        "unknown": "and how the release stands to it is not known: it has no history here",
-    }
-    lines = [
-        f"{origin.shown} at {found.head[:12]} into {work.recipe.stack} {work.release.version}",
-        f"it starts from upstream's {base[:12]}, {words[stands]}",
-    ]
-    if found.upstream is not None:
-        lines.append(f"which of its commits are upstream's is not known: {found.upstream}")
-    if origin.since is not None and found.commits:
-        lines.append(f"new since {origin.since[:12]}:")
-    lines += [line for row in rows for line in _lines(row)]
-    if not rows:
-        lines.append("nothing new: every commit is in the series or upstream")
-    silent = [row.name for row in rows if row.mail is not None and not _says_status(row)]
-    if silent:
-        lines.append(f"without Upstream-Status (lint says so too): {', '.join(map(str, silent))}")
-    if where is not None:
-        lines.append(f"series     {where}")
-    return document, lines
-
-
-def _says_status(row: Adopted) -> bool:
-    return re.search(rb"^Upstream-Status: ", row.mail or b"", re.MULTILINE) is not None
-
-
-def _row(row: Adopted) -> dict[str, Any]:
-    verdict = row.moved.verdict.to_json() if row.moved is not None else {}
-    return {
-        "commit": row.commit.id,
-        "subject": row.commit.subject,
-        "outcome": row.outcome,
-        "detail": row.detail,
-        "notes": list(row.notes),
-        "name": row.name,
-        "verdict": verdict.get("verdict"),
-        "evidence": [*verdict.get("evidence", []), *(_shown(one) for one in row.history)],
-        "hunks": verdict.get("hunks", []),
-    }
-
-
-def _shown(one: Evidence) -> dict[str, Any]:
-    return {**asdict(one), "layer": one.layer.value}
-
-
-def _lines(row: Adopted) -> list[str]:
-    detail = f"  ({row.detail})" if row.detail else ""
-    what = row.name or row.commit.subject
-    lines = [f"  {row.outcome:11} {row.commit.id[:12]} {what}{detail}"]
-    if row.outcome == "landed" and row.moved is not None:
-        shown = [*row.moved.verdict.evidence[:3], *row.history]
-        lines += [f"    {one.layer.value:9} {one.says}" for one in shown]
-    return [*lines, *(f"    note      {note}" for note in row.notes)]
+    return squashed(found.commits[-1], found.merged, found.commits)
