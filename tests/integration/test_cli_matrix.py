@@ -151,7 +151,85 @@ def test_a_damaged_memory_of_verdicts_costs_only_time(project: Project) -> None:
     memory = cache_root() / "verdicts" / "demo.json"
     for damage in (b"", b"{}", b"[]", b"\xff\xfe", memory.read_bytes()[:-40]):
         memory.write_bytes(damage)
+        (memory.parent / "demo-1.0.matrix").unlink()
         assert project.run("matrix", "demo", "--refs", "stored", "--json").document == first
+
+
+def test_a_matrix_that_nothing_has_changed_is_not_judged_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = ("matrix", "demo", "--refs", "stored")
+    project.run("matrix", "demo", "--refs", "all")
+    first = project.run(*asked, "--json", "--html", str(tmp_path / "first.html"))
+    table = project.run(*asked)
+    several = project.run("matrix", "demo", "demo@1.0", "--refs", "stored", "--json")
+    assert [table.status, several.status] == [0, 0]
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("judged again")
+
+    monkeypatch.setattr("stackpatch.series.matrix.compute_all", refuse)
+    monkeypatch.setattr("stackpatch.series.apply.apply_series", refuse)
+    again = project.run(*asked, "--json", "--html", str(tmp_path / "again.html"))
+    assert (again.status, again.out) == (0, first.out)
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "first.html").read_bytes()
+    assert project.run(*asked).out == table.out
+    assert project.run("matrix", "--all", "--refs", "stored", "--json").document == {
+        "schema": "stackpatch.matrix/1",
+        "stacks": [{k: v for k, v in first.document.items() if k != "schema"}],
+    }
+    assert first.document in [
+        {"schema": "stackpatch.matrix/1", **one} for one in several.document["stacks"]
+    ]
+
+
+def test_what_has_changed_is_judged_again(project: Project) -> None:
+    asked = ("matrix", "demo", "--refs", "stored", "--json")
+    project.run("matrix", "demo", "--refs", "all")
+    assert words(project.run(*asked).document) == EXPECTED
+    patch = project.patches / "v1.0" / "0002-Open-b.patch"
+    text = patch.read_text()
+    patch.write_text(text.replace("[PATCH] Open b", "[PATCH] Open the other"))
+    assert project.run(*asked).document["patches"][1]["subject"] == "Open the other"
+    patch.write_text(text)
+    assert project.run(*asked).document["patches"][1]["subject"] == "Open b"
+    project.offer(project.up.release("2.0", {"b.py": gate(RELAXED)}))
+    assert project.run("fetch", "demo", "2.0").status == 0
+    document = project.run(*asked).document
+    assert document["versions"][-1] == "2.0"
+    assert words(document)[1][-1] == "upstreamed"
+    recipe = project.root / "recipes" / "demo.yaml"
+    listing = "layouts: {sdist: [{here: '', git: ''}, {here: b.py, git: null}]}\n"
+    recipe.write_text(recipe.read_text() + listing)
+    # The archives are read anew under the new layout, where nothing is at b.py.
+    assert project.run("fetch", "demo", "1.0", "1.1").status == 0
+    ran = project.run("matrix", "demo", "--refs", "1.0,1.1", "--json")
+    assert ran.status == 1, ran.out
+    assert "0002-Open-b.patch" in ran.err
+
+
+def test_a_series_that_stopped_applying_to_its_release_is_not_remembered(
+    project: Project,
+) -> None:
+    asked = ("matrix", "demo", "--refs", "stored", "--json")
+    assert project.run(*asked).status == 0
+    patch = project.patches / "v1.0" / "0001-Open-a.patch"
+    patch.write_text(patch.read_text().replace("major == 10", "major == 11"))
+    for _ in range(2):
+        assert project.run(*asked).status == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"{}", b"\xff\n{}"])
+def test_a_damaged_matrix_costs_only_time(project: Project, damage: bytes) -> None:
+    from stackpatch.storage import cache_root
+
+    asked = ("matrix", "demo", "--refs", "stored", "--json")
+    first = project.run(*asked).out
+    kept = cache_root() / "verdicts" / "demo-1.0.matrix"
+    whole = kept.read_bytes()
+    kept.write_bytes(damage)
+    assert project.run(*asked).out == first
+    assert kept.read_bytes() == whole, "mended"
 
 
 def test_a_pattern_that_runs_away_is_named(

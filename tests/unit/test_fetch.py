@@ -472,7 +472,7 @@ _CHILD = textwrap.dedent(
     import sys, time
     from pathlib import Path
     from stackpatch.model.recipe_file import parse_recipe
-    from stackpatch.sources import archive, download, fetch, packing
+    from stackpatch.sources import archive, download, fetch, git, packing
 
     def stop(*args, **kwargs):
         Path(sys.argv[2]).touch()
@@ -494,7 +494,7 @@ _CHILD = textwrap.dedent(
         "download.Path = None; download._Download.run = stop",
         "archive._admit = stop",
         "packing._quoted = stop",
-        "fetch.git.fetch_pinned = stop",
+        "git.fetch_pinned = stop",
     ],
 )
 def test_a_kill_at_every_stage_then_the_same_again(

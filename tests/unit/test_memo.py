@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.upstreams import Upstream, filler, function
 
 from stackpatch.series import memo as memo_module
+from stackpatch.series import rules
 from stackpatch.series.apply import apply_series
 from stackpatch.series.landed import decide
 from stackpatch.series.matrix import compute
@@ -158,12 +159,12 @@ def test_other_rules_forget_everything(
     known = Memo(file)
     case.words(known, case.up.versions)
     assert known.misses == 0
-    memo_module._rules.cache_clear()
-    monkeypatch.setattr(memo_module, "RULES", memo_module.RULES + 1)
+    rules.rules.cache_clear()
+    monkeypatch.setattr(rules, "RULES", rules.RULES + 1)
     other = Memo(file)
     case.words(other, case.up.versions)
     assert other.misses == 1
-    memo_module._rules.cache_clear()
+    rules.rules.cache_clear()
 
 
 KILLED = """

@@ -171,6 +171,30 @@ def test_every_document_is_ascii_and_reads_back(value: Any) -> None:
     assert text == json.dumps(whole, indent=2) + "\n", "laid out as Python's own"
 
 
+@given(
+    st.dictionaries(
+        st.text().filter(lambda key: key != "schema"),
+        st.recursive(
+            st.none() | st.integers() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        ),
+    )
+)
+def test_what_was_written_before_stands_like_the_object_itself(value: dict[str, Any]) -> None:
+    kept = output.Written(str(output.written(value)))
+    assert output.render_document("show", kept) == output.render_document("show", value)
+    for within in ({"a": kept}, {"a": [kept, 1, {"b": kept}]}, {"a": {"b": {"c": [[kept]]}}}):
+        plain = json.loads(json.dumps(within).replace(json.dumps(kept), json.dumps(value)))
+        assert output.render_document("show", within) == output.render_document("show", plain)
+
+
+def test_a_failure_joins_what_was_written_before() -> None:
+    text = output.render_document("show", output.written({"a": 1}), FindingError("no"))
+    document = json.loads(text)
+    assert (document["schema"], document["a"]) == ("stackpatch.show/1", 1)
+    assert document["error"]["message"] == "no"
+
+
 @given(st.binary())
 def test_names_that_are_not_utf8_give_a_document_that_strict_readers_take(name: bytes) -> None:
     text = output.render_document("show", {"path": Path("/" + os.fsdecode(name).replace("/", ""))})

@@ -140,7 +140,7 @@ def render_document(
 ) -> str:
     """The JSON text: ASCII only, so that no encoding of stdout can break it."""
     schema = f"stackpatch.{name}/1"
-    if isinstance(document, Written) and failure is None:
+    if isinstance(document, Written) and document != "{}" and failure is None:
         return f'{{\n  "schema": {_string(schema)},{document[1:]}\n'
     members = json_format.loads(document) if isinstance(document, Written) else document
     whole: dict[str, object] = {"schema": schema, **members}

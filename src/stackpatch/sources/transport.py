@@ -12,7 +12,6 @@ import random
 import re
 import time
 import urllib.parse
-import urllib.request
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,7 +265,7 @@ def innermost(error: BaseException) -> str:
 
 @contextmanager
 def _open_file(url: str) -> Iterator[Answer]:
-    path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+    path = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
     if path.is_dir():
         path, url = path / "index.html", f"{url.rstrip('/')}/index.html"
     try:
