@@ -10,6 +10,7 @@ import hashlib
 import html
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -49,6 +50,7 @@ _KEPT = ("STACKPATCH_TEST_CACHE", "STACKPATCH_REQUIRE_ENGINE")
 def _same_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One home, locale, time zone and git configuration, whoever runs the tests and where."""
     before = dict(os.environ)
+    ignored = _hear_signals()
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
         ours = name.startswith(("STACKPATCH_", "FLASHINFER_", "SGLANG_", "TRITON_", "XDG_"))
@@ -77,6 +79,21 @@ def _same_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     yield
     os.environ.clear()
     os.environ.update(before)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _hear_signals() -> list[signal.Signals]:
+    """Undo that SIGINT and SIGHUP are ignored, as `nohup make test &` has them; those that were.
+
+    Programs inherit it, and one that is to end by Ctrl-C would go on until the test's time is over.
+    """
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        usual = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+    return ignored
 
 
 @pytest.fixture(autouse=True)
