@@ -316,6 +316,27 @@ def test_memory_that_others_hold_is_not_run_and_memory_to_spare_is_a_failure(env
     assert "out of memory" in spare["numbers-norm"][1]
 
 
+@pytest.mark.parametrize(
+    ("said", "missing"),
+    [
+        ("x.h:25:10: fatal error: cublasLt.h: No such file or directory", "cublasLt.h"),
+        ("/usr/bin/ld: cannot find -lcuda: No such file or directory", "cuda"),
+        ("x.cu:1:10: fatal error: flashinfer/norm.cuh: No such file or directory", None),
+        ("ptxas fatal: Unresolved extern function 'cublas_x'", None),
+    ],
+)
+def test_a_toolkit_that_is_not_whole_says_nothing_about_the_stack(
+    env: Env, said: str, missing: str | None
+) -> None:
+    done = env.smoke("numbers-norm", "cache", env={"STANDIN_COMPILER": said})
+    if missing is None:  # a file of the package's own: the stack is broken
+        assert done.failed() == ["numbers-norm", "cache"]
+        return
+    for name in ("numbers-norm", "cache"):
+        why = f"the CUDA toolkit here is not whole: {missing} is missing"
+        assert done[name] == ("not-run", why)
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

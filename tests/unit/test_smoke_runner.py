@@ -188,6 +188,11 @@ def test_a_folder_of_programs_runs_its_own_checks_without_stackpatch(
     assert not [c for c in told["checks"] if "no program" in c["why"]], done.stderr
     assert {c["status"] for c in told["checks"]} <= {"failed", "not-run"}  # nothing is installed
     assert "Traceback" not in done.stderr
+    numbers = [c for c in told["checks"] if c["name"].startswith("numbers")]
+    assert len(numbers) == (7 if stack == "flashinfer" else 0)
+    for judged in numbers:  # without numpy nobody can judge: that is no fault of the stack
+        assert judged["status"] == "not-run"
+        assert "numpy" in judged["why"]
 
 
 def test_without_a_list_the_runner_says_so(tmp_path: Path) -> None:

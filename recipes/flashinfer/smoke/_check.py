@@ -11,8 +11,11 @@ judged, torch where a program brings it.
 
 import argparse
 import contextlib
+import importlib
+import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -33,6 +36,10 @@ ARCHS = {
 
 # Below this much free GPU memory an allocation that fails says nothing about the stack.
 ENOUGH_MEMORY = 2 << 30
+
+# How gcc and ld say that a part of the toolkit is not there.
+TOOLKIT_HEADER = re.compile(r"fatal error: ((?:cublas|curand|cusolver|cusparse|nvrtc)\w*\.h): No such")
+TOOLKIT_LIBRARY = re.compile(r"cannot find -l((?:cublas|cuda|curand|nvrtc)\w*)")
 
 
 class Failed(Exception):
@@ -64,7 +71,19 @@ def main(check, description):
         options.seed = int.from_bytes(os.urandom(4), "little")
     result = os.dup(1)
     os.dup2(2, 1)  # a library that prints does not get between the caller and the result
-    status, why, figures = _outcome(check, options)
+    _leave(result, *_outcome(check, options))
+
+
+def needed(name):
+    """A library that judges results and is not judged itself: without it nothing was run."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        _leave(1, NOT_RUN, f"{name}, which judges the numbers, cannot be imported: {error}", {})
+
+
+def _leave(result, status, why, figures):
+    """Write the line to the descriptor and end with the status."""
     names = {PASSED: "passed", FAILED: "failed", NOT_RUN: "not-run"}
     line = json.dumps({"status": names[status], "why": why, "figures": figures}, default=str)
     sys.stdout.flush()
@@ -83,7 +102,7 @@ def _outcome(check, options):
         return FAILED, str(reason), reason.figures
     except BaseException as error:  # a check that breaks off has failed, and says where
         traceback.print_exc()
-        short = no_memory(error)
+        short = no_memory(error) or incomplete_toolkit(str(error))
         if short:
             return NOT_RUN, short, {}
         return FAILED, _told(error), {}
@@ -118,6 +137,19 @@ def no_memory(error):
     if free >= ENOUGH_MEMORY:
         return None
     return f"the GPU's memory is taken: {free >> 20} MiB of {total >> 20} MiB free"
+
+
+def incomplete_toolkit(text):
+    """What of the CUDA toolkit a compiler's words say is missing; None where they say no such thing.
+
+    nvcc alone (as a package, say) comes without cuBLAS's headers: nothing compiles then, whatever
+    the stack is.
+    """
+    for missing in (TOOLKIT_HEADER, TOOLKIT_LIBRARY):
+        found = missing.search(text)
+        if found:
+            return f"the CUDA toolkit here is not whole: {found[1]} is missing"
+    return None
 
 
 # --- where it runs ------------------------------------------------------------------------------
@@ -155,6 +187,8 @@ def gpu(arch):
         raise NotRun(f"the GPU here is {there} ({torch.cuda.get_device_name()}), not {arch}")
     if find_nvcc() is None:
         raise NotRun("no nvcc: FlashInfer compiles its kernels when they are first used")
+    if importlib.util.find_spec("numpy") is None:
+        raise NotRun("numpy, which judges the numbers, is not installed")
     return torch
 
 

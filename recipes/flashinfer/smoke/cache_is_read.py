@@ -110,6 +110,9 @@ def _ask(what, options, folder, sources="", run=False):
     if done.returncode != 0 or not said:
         errors = done.stderr.decode("utf-8", "replace").strip()
         sys.stderr.write(errors + "\n")
+        missing = _check.incomplete_toolkit(errors)
+        if missing:
+            raise _check.NotRun(missing)
         lines = [line for line in errors.splitlines() if line.strip()]
         named = [line for line in lines if "error" in line.lower()]
         short = (named or lines or [f"status {done.returncode}"])[-1][:400]

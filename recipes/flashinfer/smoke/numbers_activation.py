@@ -8,9 +8,9 @@ The kernels use fast exponentials and compute in float32. 2e-3 leaves room for b
 
 import math
 
-import numpy
-
 import _check
+
+numpy = _check.needed("numpy")
 
 TOLERANCE = 2e-3
 SHAPES = ((1, 128), (33, 1000), (64, 8192))

@@ -7,9 +7,9 @@ Keys and values are float16, the sums float32. Rounding the probabilities and th
 leaves room for that. A head that reads a wrong key head is off by 1.
 """
 
-import numpy
-
 import _check
+
+numpy = _check.needed("numpy")
 
 TOLERANCE = 1e-2
 # query heads, key heads, length of the cache, dimension of a head

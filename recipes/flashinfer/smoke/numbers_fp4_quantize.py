@@ -8,9 +8,9 @@ lose about 0.095 of a row's norm to it (measured with the quantiser below, which
 0.12 leaves room for other roundings of the scale, and a wrong scale or nibble order gives over 0.5.
 """
 
-import numpy
-
 import _check
+
+numpy = _check.needed("numpy")
 
 TOLERANCE = 0.12
 # How much more error than the float64 quantiser's a kernel may have.

@@ -15,9 +15,9 @@ skipped, or whose halves (gate and up) are swapped, changes a row by more than 0
 import os
 import re
 
-import numpy
-
 import _check
+
+numpy = _check.needed("numpy")
 
 # What the module is compiled without when only bfloat16 is asked for.
 # (Not ENABLE_FP8: without it the sources of 0.6.3 do not compile.)

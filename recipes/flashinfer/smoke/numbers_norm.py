@@ -8,9 +8,9 @@ result once costs a row at most 2^-9 = 2.0e-3 of its norm. 5e-3 leaves room for 
 sums, and is far below what a wrong weight, scale or row gives.
 """
 
-import numpy
-
 import _check
+
+numpy = _check.needed("numpy")
 
 TOLERANCE = 5e-3
 EPS = 1e-6

@@ -3,6 +3,7 @@
 Like ninja it compares modification times alone: a module that is newer than its source is kept.
 """
 
+import os
 import struct
 
 from . import env
@@ -31,6 +32,9 @@ class _Spec:
         library = self.get_library_path()
         if library.exists() and library.stat().st_mtime_ns >= source.stat().st_mtime_ns:
             return
+        # What ninja hands on of the compiler's words.
+        if said := os.environ.get("STANDIN_COMPILER"):
+            raise RuntimeError(f"Ninja build failed. Ninja output:\n{said}\ncompilation terminated.")
         library.parent.mkdir(parents=True, exist_ok=True)
         library.write_bytes(elf(source.read_bytes()))
 
