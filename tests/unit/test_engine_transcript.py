@@ -123,6 +123,18 @@ def test_every_other_end_is_the_environment_or_the_dockerfile(
     assert str(LOG) in str(error.hint)
 
 
+def test_a_base_that_a_builder_cannot_reach_is_told_with_a_way_out() -> None:
+    """What a builder on another machine says of a registry on this one."""
+    image = f"127.0.0.1:5000/base@sha256:{'4a' * 32}"
+    why = 'failed to do request: Head "https://127.0.0.1:5000/v2/": network is unreachable'
+    text = f"ERROR: failed to solve: {image}: failed to resolve source metadata for {image}: {why}"
+    error = told(BuildKitTranscript(), text, 1)
+    assert isinstance(error, EnvironmentProblem)
+    assert error.message == f"buildx cannot read the image {image}: {why}"
+    assert "--base DIR" in str(error.hint)
+    assert str(LOG) in str(error.hint)
+
+
 def test_state_and_byte_counts_are_not_worth_showing() -> None:
     shown = [line for line in FAILED.splitlines() if interesting(line)]
     assert "#5 0.518 a.c:3: error: no such thing" in shown

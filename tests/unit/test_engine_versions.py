@@ -131,6 +131,29 @@ def test_a_builder_that_does_not_say_its_version_is_not_trusted(docker: Docker) 
     assert "does not say which BuildKit" in refused().message
 
 
+def test_a_builder_whose_buildkit_has_no_version_is_quoted(docker: Docker) -> None:
+    docker.inspect("remote", "v0.0.0+unknown", name="farm")
+    docker.install()
+    error = refused(builder="farm")
+    assert "builder farm does not say which BuildKit it is (v0.0.0+unknown)" in error.message
+    assert "0.13 or newer" in error.message
+    assert "inspect --bootstrap farm" in str(error.hint)
+
+
+@pytest.mark.parametrize("state", ["inactive", "stopped"])
+def test_a_builder_that_does_not_run_is_said_not_to(docker: Docker, state: str) -> None:
+    """As `docker buildx inspect` shows a remote one that is away, and a new container's."""
+    docker.says(
+        "buildx inspect",
+        f"Name: farm\nDriver: remote\n\nNodes:\nName: n0\nEndpoint: tcp://x:1\nStatus: {state}\n",
+    )
+    docker.install()
+    error = refused(builder="farm")
+    assert error.message.startswith(f"builder farm is {state}")
+    assert "docker buildx inspect --bootstrap farm" in str(error.hint)
+    assert "starts it" in str(error.hint)
+
+
 def test_a_docker_without_buildx_says_what_to_install(docker: Docker) -> None:
     docker.says("buildx version", "docker: 'buildx' is not a docker command.", 1)
     docker.install()

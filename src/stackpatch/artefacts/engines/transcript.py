@@ -20,6 +20,7 @@ _SHOWN = 15
 _VERTEX = re.compile(r"#(\d+) (.*)")
 _OUTPUT = re.compile(r"\d+\.\d+ ?(.*)")
 _STATE = re.compile(r"(DONE \d|CACHED$|CANCELED|ERROR: |sha256:|\.\.\.$|extracting |transferring )")
+_BASE = re.compile(r"failed to resolve source metadata for (\S+): (.*)")
 _EXIT = re.compile(r"did not complete successfully: exit code: (\d+)")
 _PARSE = ("dockerfile parse error", "failed to parse dockerfile", "unknown instruction")
 # buildah's words for a program that a signal ended: somebody stopped it, or memory ran out.
@@ -121,6 +122,11 @@ def explain(transcript: Transcript, status: int, engine: str, log: Path) -> Stac
         return EnvironmentProblem(msg, hint=f"free some space and run again; {hint}")
     if any(word in reason.lower() for word in _PARSE):
         return InputError(f"{engine} cannot read the Dockerfile: {reason}", hint=hint)
+    if image := _BASE.search(reason):
+        msg = f"{engine} cannot read the image {image[1]}: {image[2]}"
+        own = "a builder reads it by itself, from where the builder is and with its network"
+        way = "an image in a folder goes along (`skopeo copy docker://… oci:DIR`, --base DIR)"
+        return EnvironmentProblem(msg, hint=f"{own}; {way}; {hint}")
     step = transcript.failed()
     if step is not None and step.failed is not None and "exit code" in step.failed:
         code = step.failed.rpartition("exit code: ")[2]

@@ -43,7 +43,8 @@ class BuildxFound:
     """What `docker buildx` and its builder say. buildkit, dockerd: None where it is not told.
 
     driver: docker, docker-container, kubernetes or remote. containerd_store: of dockerd, where
-    the driver is `docker`. platforms: that the builder's nodes name.
+    the driver is `docker`. platforms: that the builder's nodes name. idle: the state of a node
+    that does not run. stated: the words of a node for its version, where they name none.
     """
 
     buildx: str
@@ -53,6 +54,8 @@ class BuildxFound:
     dockerd: str | None
     containerd_store: bool | None
     platforms: tuple[str, ...]
+    idle: str | None = None
+    stated: str | None = None
 
     @property
     def identity(self) -> str:
@@ -72,14 +75,22 @@ class BuildxFound:
             if _older(self.dockerd, DOCKERD_NEEDED):
                 return _told("dockerd", self.dockerd, DOCKERD_NEEDED)
         else:
-            why = f"builder {self.builder} does not say which BuildKit it is"
-            return (
-                f"{why}, {BUILDKIT_NEEDED} or newer is needed",
-                f"`docker buildx inspect --bootstrap {self.builder}` shows its state",
-            )
+            return self._unknown()
         if self.driver == "docker" and not self.containerd_store:
             return _NO_STORE, _SET_STORE
         return None
+
+    def _unknown(self) -> tuple[str, str]:
+        """A builder that does not run, or whose BuildKit was built without its version."""
+        boot = f"docker buildx inspect --bootstrap {self.builder}"
+        if self.idle is not None:
+            why = f"builder {self.builder} is {self.idle}, so it cannot say which BuildKit it is"
+            return why, f"`{boot}` starts it, or says why it cannot be reached"
+        why = f"builder {self.builder} does not say which BuildKit it is"
+        if self.stated:
+            why += f" ({self.stated})"
+        hint = f"`{boot}` shows what it says; moby's own releases and images of BuildKit say it"
+        return f"{why}, {BUILDKIT_NEEDED} or newer is needed", hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,17 @@ def find_buildx(builder: str | None = None, *, timeout: float = _LOOK) -> Buildx
     buildkit = min(known, key=Version) if known and len(known) == len(versions) else None
     dockerd, store = _dockerd(timeout) if driver == "docker" else (None, None)
     platforms = {p.strip(" *") for text in fields.get("Platforms", []) for p in text.split(",")}
-    return BuildxFound(buildx, name, driver, buildkit, dockerd, store, tuple(sorted(platforms)))
+    return BuildxFound(
+        buildx,
+        name,
+        driver,
+        buildkit,
+        dockerd,
+        store,
+        tuple(sorted(platforms)),
+        idle=next((state for state in fields.get("Status", []) if state != "running"), None),
+        stated=next((text for text in versions if _number(text, "v?") in (None, "0.0.0")), None),
+    )
 
 
 def find_buildah(*, timeout: float = _LOOK) -> BuildahFound:
