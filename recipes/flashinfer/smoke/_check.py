@@ -38,7 +38,7 @@ ARCHS = {
 ENOUGH_MEMORY = 2 << 30
 
 # How gcc and ld say that a part of the toolkit is not there.
-TOOLKIT_HEADER = re.compile(r"fatal error: ((?:cublas|curand|cusolver|cusparse|nvrtc)\w*\.h): No such")
+TOOLKIT_HEADER = re.compile(r"fatal error: ((?:cublas|curand|cusolver|nvrtc)\w*\.h): No such")
 TOOLKIT_LIBRARY = re.compile(r"cannot find -l((?:cublas|cuda|curand|nvrtc)\w*)")
 
 
@@ -140,7 +140,7 @@ def no_memory(error):
 
 
 def incomplete_toolkit(text):
-    """What of the CUDA toolkit a compiler's words say is missing; None where they say no such thing.
+    """What of the CUDA toolkit is missing by a compiler's words; None where they say no such thing.
 
     nvcc alone (as a package, say) comes without cuBLAS's headers: nothing compiles then, whatever
     the stack is.

@@ -25,7 +25,7 @@ def _faulty(right, out):
             file.write(f"{os.getpid()} {child.pid}")
         time.sleep(600)
     if said := os.environ.get("STANDIN_COMPILER"):
-        raise RuntimeError(f"Ninja build failed. Ninja output:\n{said}\ncompilation terminated.")
+        raise RuntimeError(f"Ninja build failed. Ninja output:\n{said}\nterminated.")
     if fault == "memory":
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 MiB.")
     if fault == "zeros":

@@ -34,7 +34,9 @@ class _Spec:
             return
         # What ninja hands on of the compiler's words.
         if said := os.environ.get("STANDIN_COMPILER"):
-            raise RuntimeError(f"Ninja build failed. Ninja output:\n{said}\ncompilation terminated.")
+            raise RuntimeError(
+                f"Ninja build failed. Ninja output:\n{said}\ncompilation terminated."
+            )
         library.parent.mkdir(parents=True, exist_ok=True)
         library.write_bytes(elf(source.read_bytes()))
 
