@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,15 +23,19 @@ INFO = "flashinfer_python-0.6.3+sp.1.dist-info"
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
     """A wheel of a flashinfer that says its version and holds no kernel."""
+    return wheel_for(tmp_path, "any")
+
+
+def wheel_for(folder: Path, platform: str) -> Path:
     files = {
         "flashinfer/__init__.py": b"__version__ = '0.6.3+sp.1'\n",
         f"{INFO}/METADATA": b"Metadata-Version: 2.1\nName: flashinfer-python\n"
         b"Version: 0.6.3+sp.1\n",
-        f"{INFO}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{INFO}/WHEEL": f"Wheel-Version: 1.0\nTag: py3-none-{platform}\n".encode(),
     }
     rows = [Row.of(path, content) for path, content in files.items()]
     files[f"{INFO}/RECORD"] = dump_record([*rows, Row(f"{INFO}/RECORD", "", "")])
-    path = tmp_path / "flashinfer_python-0.6.3+sp.1-py3-none-any.whl"
+    path = folder / f"flashinfer_python-0.6.3+sp.1-py3-none-{platform}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
@@ -70,6 +77,35 @@ def test_a_fault_planted_in_a_file_fails_the_files_check(python: Path, wheel: Pa
     check = json.loads(again.stdout)["checks"][0]
     assert (check["name"], check["status"]) == ("files", "failed")
     assert check["figures"]["other"] == ["flashinfer/__init__.py"]
+
+
+def test_what_another_machine_runs_is_not_said_to_be_for_this_one(
+    tmp_path: Path, python: Path, wheel: Path
+) -> None:
+    def files(wheel: Path) -> dict[str, Any]:
+        told = json.loads(
+            smoke("--python", python, "--wheel", wheel, "--only", "files", "--json").stdout
+        )
+        check: dict[str, Any]
+        (check,) = (one for one in told["checks"] if one["name"] == "files")
+        assert check["status"] == "passed"
+        return check
+
+    assert "for this machine" not in files(wheel)["why"], "py3-none-any is for every machine"
+    here = platform.machine()
+    other = "aarch64" if here == "x86_64" else "x86_64"
+    for machine in (here, other):
+        tag = f"manylinux_2_28_{machine}"
+        site = next((python.parents[1] / "lib").glob("python*/site-packages"))
+        shutil.rmtree(site / INFO)
+        laid_out = wheel_for(tmp_path, tag)
+        argv = [str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--upgrade"]
+        argv += ["--only-binary=:all:", "--platform", tag, "--target", str(site), str(laid_out)]
+        subprocess.run(argv, check=True, capture_output=True)
+        check = files(laid_out)
+        said = f", which are for {tag} and not for this machine ({here})"
+        assert check["why"].endswith(said) is (machine == other)
+        assert ("for" in check["figures"]) is (machine == other)
 
 
 def test_a_run_without_a_gpu_never_reads_as_shown(python: Path) -> None:

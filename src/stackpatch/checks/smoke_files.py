@@ -52,11 +52,12 @@ def installed_files(place: Place, distribution: str, wheel: Path | None) -> Inst
     if told is None:
         why = f"{distribution} is not installed in {place.python}"
         return InstalledFiles(why, {}, (distribution,), None)
-    version, site, record = told
+    version, site, record, platforms, machine = told
     figures: dict[str, Any] = {"version": version, "folder": site}
     if wheel is not None:
         text, figures["wheel"] = _of_wheel(wheel), wheel.name
-        figures["wheel_sha256"] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        with wheel.open("rb") as file:
+            figures["wheel_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     elif record is not None:
         text = base64.b64decode(record)
     else:
@@ -90,7 +91,16 @@ def installed_files(place: Place, distribution: str, wheel: Path | None) -> Inst
     if not hashed:
         return InstalledFiles("the RECORD names no file", figures, (distribution,), site)
     why = f"{len(hashed)} files of {distribution} {version}"
+    if platforms and not any(_runs_on(machine, one) for one in platforms):
+        # `pip install --platform` lays out what this machine cannot run.
+        figures["for"] = platforms
+        why += f", which are for {platforms[0]} and not for this machine ({machine})"
     return InstalledFiles(why, figures, (), site)
+
+
+def _runs_on(machine: str, platform: str) -> bool:
+    """Whether a wheel's platform tag is for a kind of machine: `any`, `manylinux_2_28_aarch64`."""
+    return platform == "any" or platform.lower().endswith(f"_{machine.lower()}")
 
 
 def _of_wheel(wheel: Path) -> bytes:

@@ -1,6 +1,7 @@
 """What is installed under a distribution's name, and what its files are.
 
-installed.py NAME             [version, folder, RECORD's bytes as base64 or null], or null
+installed.py NAME             [version, folder, RECORD's bytes as base64 or null, the platforms that
+                              its wheel is for, this machine's kind], or null
 installed.py NAME paths.json  {path: [digest in hex, bytes] or null}, for {path: algorithm}
 """
 
@@ -11,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import sys
 
 
@@ -24,7 +26,10 @@ def installed(name: str) -> object:
     if records:
         with open(str(found.locate_file(records[0])), "rb") as file:
             record = base64.b64encode(file.read()).decode("ascii")
-    return [found.version, str(found.locate_file("")), record]
+    said = (found.read_text("WHEEL") or "").splitlines()
+    tags = [line.partition(":")[2].strip() for line in said if line.startswith("Tag:")]
+    platforms = [tag.rpartition("-")[2] for tag in tags]
+    return [found.version, str(found.locate_file("")), record, platforms, platform.machine()]
 
 
 def digests(name: str, wanted: str) -> object:
