@@ -43,7 +43,13 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stackpatch"))
 _UNIT = Path(__file__).parent / "unit"
-_KEPT = ("STACKPATCH_TEST_CACHE", "STACKPATCH_REQUIRE_ENGINE")
+_KEPT = (
+    "STACKPATCH_TEST_CACHE",
+    "STACKPATCH_REQUIRE_ENGINE",
+    "STACKPATCH_ENGINE_DIR",
+    "STACKPATCH_ENGINE_MIRROR",
+    "STACKPATCH_ENGINE_PORT",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests import conftest
 from tests import engine as engines
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "engine"
@@ -75,6 +78,23 @@ def test_a_process_that_is_not_ours_is_never_stopped(tmp_path: Path) -> None:
         assert run("stop", STACKPATCH_ENGINE_DIR=str(tmp_path / "e")).returncode == 0
         assert other.poll() is None
         other.kill()
+
+
+def test_the_engine_takes_no_bridge_from_a_docker_that_the_machine_has() -> None:
+    """Two daemons would share docker0 and the rules of iptables: the later one takes them over."""
+    text = re.search(r"daemon\.json\" <<JSON\n(.*?)\nJSON\n", SCRIPT.read_text("utf-8"), re.DOTALL)
+    assert text is not None
+    told = json.loads(text[1])
+    assert told["bridge"] == "none"
+    assert [told[name] for name in ("iptables", "ip6tables", "ip-forward")] == [False] * 3
+
+
+def test_the_tests_start_the_engine_with_your_settings() -> None:
+    """What else begins with STACKPATCH_ is taken out of the tests' environment."""
+    read = set(re.findall(r"STACKPATCH_ENGINE_[A-Z]+", SCRIPT.read_text("utf-8")))
+    assert read - {"STACKPATCH_ENGINE_BIN"} == {
+        name for name in conftest._KEPT if name.startswith("STACKPATCH_ENGINE_")
+    }
 
 
 def test_tests_skip_without_an_engine_and_fail_where_one_is_required(
