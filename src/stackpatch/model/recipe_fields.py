@@ -7,18 +7,22 @@ complains before we do.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from stackpatch.model.arch import CodeArch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 
 def _checked(fault: Callable[[str], str | None]) -> AfterValidator:
@@ -33,15 +37,31 @@ def _checked(fault: Callable[[str], str | None]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _matching(pattern: str, want: str) -> AfterValidator:
-    compiled = re.compile(pattern)
-    return _checked(
-        lambda value: None if compiled.fullmatch(value) else f"{value[:80]!r} is not {want}"
-    )
-
-
-def _schema(pattern: str) -> dict[str, str]:
+def _shown(pattern: str) -> dict[str, Any]:
+    """The pattern as the JSON Schema has it."""
     return {"pattern": f"^({pattern})$"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Like:
+    """Text of a pattern, in the JSON Schema too. want: what it is, in words."""
+
+    pattern: str
+    want: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return no_info_after_validator_function(self._matched, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: Any, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), **_shown(self.pattern)}
+
+    def _matched(self, value: str) -> str:
+        if re.fullmatch(self.pattern, value) is None:
+            msg = f"{value[:80]!r} is not {self.want}"
+            raise ValueError(msg)
+        return value
 
 
 def _version_fault(value: str) -> str | None:
@@ -155,68 +175,34 @@ Sentence = Annotated[
 VersionText = Annotated[str, _checked(_version_fault)]
 RangeText = Annotated[str, _checked(_range_fault)]
 PathText = Annotated[str, _checked(_path_fault)]
-DayText = Annotated[str, Field(json_schema_extra=_schema(_DAY)), _checked(_day_fault)]
+DayText = Annotated[str, Field(json_schema_extra=_shown(_DAY)), _checked(_day_fault)]
 PatternText = Annotated[str, _checked(_pattern_fault)]
 CodeText = Annotated[str, _checked(_code_fault)]
 GlobText = Annotated[
     str, _checked(lambda value: None if value.strip("/ ") == value and value else "not a pattern")
 ]
-DateText = Annotated[str, Field(json_schema_extra=_schema(_DATE)), _checked(_date_fault)]
-CommitText = Annotated[
-    str,
-    Field(json_schema_extra=_schema(_COMMIT)),
-    _matching(_COMMIT, "a full commit id (40 lower-case hex digits)"),
-]
-Sha256Text = Annotated[
-    str,
-    Field(json_schema_extra=_schema(_SHA256)),
-    _matching(_SHA256, "a sha256 (64 lower-case hex digits)"),
-]
-StackName = Annotated[
-    str, Field(json_schema_extra=_schema(_LOWER)), _matching(_LOWER, "a lower-case name")
-]
+DateText = Annotated[str, Field(json_schema_extra=_shown(_DATE)), _checked(_date_fault)]
+CommitText = Annotated[str, _Like(_COMMIT, "a full commit id (40 lower-case hex digits)")]
+Sha256Text = Annotated[str, _Like(_SHA256, "a sha256 (64 lower-case hex digits)")]
+StackName = Annotated[str, _Like(_LOWER, "a lower-case name")]
 DistributionName = Annotated[
-    str, Field(json_schema_extra=_schema("[a-z0-9]+(-[a-z0-9]+)*")), _checked(_distribution_fault)
+    str, Field(json_schema_extra=_shown("[a-z0-9]+(-[a-z0-9]+)*")), _checked(_distribution_fault)
 ]
-PackageName = Annotated[
-    str, Field(json_schema_extra=_schema(_PACKAGE)), _matching(_PACKAGE, "an import name")
-]
-VariableName = Annotated[
-    str, Field(json_schema_extra=_schema(_VARIABLE)), _matching(_VARIABLE, "a variable's name")
-]
+PackageName = Annotated[str, _Like(_PACKAGE, "an import name")]
+VariableName = Annotated[str, _Like(_VARIABLE, "a variable's name")]
 VariableValue = Annotated[
     str,
     _checked(lambda value: "holds a line break or NUL" if re.search(r"[\n\r\0]", value) else None),
 ]
-GitUrl = Annotated[
-    str,
-    Field(json_schema_extra=_schema(_GIT_URL)),
-    _matching(_GIT_URL, "a git URL (https, ssh, git, file) or an absolute path"),
-]
-Url = Annotated[str, Field(json_schema_extra=_schema(_URL)), _matching(_URL, "an http(s) URL")]
-FolderName = Annotated[
-    str, Field(json_schema_extra=_schema(_FOLDER)), _matching(_FOLDER, "a plain folder name")
-]
-TagName = Annotated[str, Field(json_schema_extra=_schema(_TAG)), _matching(_TAG, "a tag's name")]
-PythonVersion = Annotated[
-    str, Field(json_schema_extra=_schema(_PYTHON)), _matching(_PYTHON, "a Python version like 3.12")
-]
-DigestText = Annotated[
-    str,
-    Field(json_schema_extra=_schema(_DIGEST)),
-    _matching(_DIGEST, "a digest (sha256: and 64 lower-case hex digits)"),
-]
+GitUrl = Annotated[str, _Like(_GIT_URL, "a git URL (https, ssh, git, file) or an absolute path")]
+Url = Annotated[str, _Like(_URL, "an http(s) URL")]
+FolderName = Annotated[str, _Like(_FOLDER, "a plain folder name")]
+TagName = Annotated[str, _Like(_TAG, "a tag's name")]
+PythonVersion = Annotated[str, _Like(_PYTHON, "a Python version like 3.12")]
+DigestText = Annotated[str, _Like(_DIGEST, "a digest (sha256: and 64 lower-case hex digits)")]
 ImageName = Annotated[
-    str,
-    Field(json_schema_extra=_schema(_IMAGE)),
-    _matching(_IMAGE, "a registry and a repository such as docker.io/lmsysorg/sglang, no tag"),
+    str, _Like(_IMAGE, "a registry and a repository such as docker.io/lmsysorg/sglang, no tag")
 ]
-ImageTag = Annotated[
-    str, Field(json_schema_extra=_schema(_IMAGE_TAG)), _matching(_IMAGE_TAG, "an image's tag")
-]
-PlatformText = Annotated[
-    str,
-    Field(json_schema_extra=_schema(_PLATFORM)),
-    _matching(_PLATFORM, "linux/amd64 or linux/arm64"),
-]
+ImageTag = Annotated[str, _Like(_IMAGE_TAG, "an image's tag")]
+PlatformText = Annotated[str, _Like(_PLATFORM, "linux/amd64 or linux/arm64")]
 FolderInImage = Annotated[str, _checked(_folder_fault)]
