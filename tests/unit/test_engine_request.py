@@ -20,6 +20,7 @@ from stackpatch.artefacts.oci import Image, Platform
 from stackpatch.errors import InputError
 
 AMD64 = Platform("linux", "amd64")
+HERE = Path("/home/me")
 
 
 def base_image() -> Image:
@@ -50,7 +51,7 @@ def after(words: tuple[str, ...], option: str) -> list[str]:
 
 def test_a_build_is_reproducible_by_its_options() -> None:
     one = request()
-    words = buildx.argv(one)
+    words = buildx.argv(one, HERE)
     assert "--provenance=false" in words
     assert "--sbom=false" in words
     assert after(words, "--output") == ["type=oci,dest=result,tar=false,rewrite-timestamp=true"]
@@ -69,7 +70,8 @@ def test_what_a_person_adds_is_handed_on() -> None:
             cache_to=("type=registry,ref=r.test/c,mode=max",),
             network="host",
             cold=True,
-        )
+        ),
+        HERE,
     )
     assert after(words, "--builder") == ["farm"]
     assert after(words, "--cache-from") == ["type=registry,ref=r.test/c"]
@@ -78,10 +80,28 @@ def test_what_a_person_adds_is_handed_on() -> None:
     assert "--no-cache" in words
 
 
+@pytest.mark.parametrize(
+    ("given", "handed"),
+    [
+        ("type=local,dest=c,mode=max", "type=local,dest=/home/me/c,mode=max"),
+        ("type=local,src=../a b", "type=local,src=/home/me/../a b"),
+        ("type=local,src=/abs", "type=local,src=/abs"),
+        ('type=local,"dest=a,b"', 'type=local,"dest=/home/me/a,b"'),
+        ("type=registry,ref=r.test/c", "type=registry,ref=r.test/c"),
+        ("r.test/c:1", "r.test/c:1"),
+        ("type=gha,dest=x", "type=gha,dest=x"),
+    ],
+)
+def test_a_local_cache_is_meant_from_where_the_person_is(given: str, handed: str) -> None:
+    """The engine runs in a folder of ours, which goes when it has run."""
+    words = buildx.argv(request(cache_from=(given,), cache_to=(given,)), HERE)
+    assert after(words, "--cache-from") == after(words, "--cache-to") == [handed]
+
+
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=40))
 def test_a_build_argument_is_one_word_whatever_is_in_it(value: str) -> None:
     for words in (
-        buildx.argv(request(args={"NOTE": value})),
+        buildx.argv(request(args={"NOTE": value}), HERE),
         buildah.argv(request(engine="buildah", args={"NOTE": value}), alone=False),
     ):
         assert f"NOTE={value}" in after(words, "--build-arg")
@@ -91,7 +111,7 @@ def test_secrets_are_named_and_never_in_the_words(tmp_path: Path) -> None:
     secret = tmp_path / "a, b.pem"
     secret.write_text("hunter2")
     for words in (
-        buildx.argv(request(secrets={"ca": secret})),
+        buildx.argv(request(secrets={"ca": secret}), HERE),
         buildah.argv(request(engine="buildah", secrets={"ca": secret}), alone=False),
     ):
         assert after(words, "--secret") == ["id=ca,src=secrets/ca"]

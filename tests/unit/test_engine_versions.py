@@ -212,6 +212,15 @@ def test_a_buildah_that_cannot_is_named(
     assert words in refused("buildah").message
 
 
+def test_a_buildah_that_cannot_work_here_is_told_with_its_words(docker: Docker) -> None:
+    docker.answers = {}
+    docker.says("--version", "mkdir /run/user/7: permission denied", 1)
+    docker.install("buildah")
+    assert refused("buildah").message == (
+        "`buildah --version` fails here: mkdir /run/user/7: permission denied"
+    )
+
+
 def test_buildahs_driver_is_part_of_what_it_is(docker: Docker) -> None:
     docker.answers = {}
     docker.says("--version", "buildah version 1.33.7 (image-spec 1.1.0)")

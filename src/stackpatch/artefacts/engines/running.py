@@ -103,9 +103,8 @@ def _run(
 ) -> None:
     match request.engine:
         case "buildx":
-            _follow(
-                request, buildx.argv(request), buildx.transcript(), folder, log, redactor, progress
-            )
+            words = buildx.argv(request, Path.cwd())
+            _follow(request, words, buildx.transcript(), folder, log, redactor, progress)
         case "buildah":
             alone = request.network == "none" and buildah.can_be_alone()
             pull = buildah.pull_argv(request)

@@ -271,6 +271,8 @@ def _start_hint(builder: str | None) -> str:
 def _unread(done: Completed) -> EnvironmentProblem:
     command = " ".join(done.argv[:3])
     said = (done.text().strip() or done.error_text() or f"status {done.status}").splitlines()[-1]
+    if done.status != 0:
+        return EnvironmentProblem(f"`{command}` fails here: {said[:200]}")
     return EnvironmentProblem(f"`{command}` gives no answer that we can read: {said[:200]}")
 
 
