@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.images import LayoutMaker, tar_layer
 from tests.stack import make_stack
-from tests.wheels import contents, make_wheel
+from tests.wheels import contents, make_wheel, wheel_of
 
 from stackpatch.registry.client import Registry
 from stackpatch.registry.finished import Finished, open_finished
@@ -41,7 +41,7 @@ def finished_build(
 def smoke_of(finished: Finished | None = None, **checks: str) -> dict[str, Any]:
     """A smoke.json with these checks; about the build where one is given."""
     listed = [{"name": name, "status": status, "why": ""} for name, status in checks.items()]
-    subject = {"sha256": finished.outputs.wheel.sha256} if finished is not None else {}
+    subject = {"sha256": wheel_of(finished.outputs).sha256} if finished is not None else {}
     return {"schema": "stackpatch.smoke/1", "subject": subject, "checks": listed}
 
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from stackpatch.artefacts.lock import Output, Outputs
+
 FILES: dict[str, bytes] = {
     "demo/__init__.py": b'"""Demo."""\n\nfrom ._meta import __version__ as __version__\n',
     "demo/_meta.py": b'__version__ = "1.2.3"\n__git_version__ = "0123"\n',
@@ -24,6 +26,12 @@ METADATA = (
     b"Requires-Dist: torch\n\nVersion: 1.2.3\n\nA body that names a Version: header.\n"
 )
 WHEEL = b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: %s\nTag: py3-none-any\n\n"
+
+
+def wheel_of(outputs: Outputs) -> Output:
+    """The wheel of a result that has one."""
+    assert outputs.wheel is not None
+    return outputs.wheel
 
 
 def record_hash(content: bytes, algorithm: str = "sha256") -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.images import LayoutMaker, merged
-from tests.wheels import contents, make_wheel
+from tests.wheels import contents, make_wheel, wheel_of
 
 from stackpatch import storage
 from stackpatch.artefacts.rawzip import RawZip
@@ -96,7 +96,7 @@ def test_flashinfer_for_sm121(artefact: Callable[[str, str], Path], tmp_path: Pa
     release = Collection(ROOT).recipe("flashinfer").release("0.6.3")
     released = artefact(release.artefacts[1].file, release.artefacts[1].sha256)
     version = result.plan.inputs.patched
-    before, after = contents(released), contents(result.folder / result.outputs.wheel.path)
+    before, after = contents(released), contents(result.folder / wheel_of(result.outputs).path)
     plain = {n: c for n, c in after.items() if ".dist-info/" not in n}
     changed = {n for n in plain if plain[n] != before.get(n)}
     assert changed == {
@@ -113,7 +113,7 @@ def test_flashinfer_for_sm121(artefact: Callable[[str, str], Path], tmp_path: Pa
     assert result.outputs.notes == ()
 
     venv = make_venv(tmp_path / "venv")
-    wheel = str(result.folder / result.outputs.wheel.path)
+    wheel = str(result.folder / wheel_of(result.outputs).path)
     python(venv, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile", wheel)
     site = site_of(venv)
     assert {n: (site / n).read_bytes() for n in plain} == plain
@@ -138,7 +138,7 @@ def test_pip_resolves_a_dependant_that_pins_the_release(
     )
     demo = make_wheel(links, metadata=metadata)
     # flashinfer's own dependencies are not at hand without a network: a copy that has none.
-    with RawZip(result.folder / result.outputs.wheel.path) as source:
+    with RawZip(result.folder / wheel_of(result.outputs).path) as source:
         info = f"flashinfer_python-{result.plan.inputs.patched}.dist-info"
         text = source.read(source.members[f"{info}/METADATA"])
         tags = source.read(source.members[f"{info}/WHEEL"])
@@ -233,7 +233,7 @@ def test_every_series_of_ours_builds(
     artefact: Callable[[str, str], Path], tmp_path: Path, stack: str, version: str, arch: str
 ) -> None:
     result = built(artefact, tmp_path / "out", stack=stack, version=version, arch=arch)
-    found = contents(result.folder / result.outputs.wheel.path)
+    found = contents(result.folder / wheel_of(result.outputs).path)
     name = result.plan.inputs.distribution.replace("-", "_")
     record = found[f"{name}-{result.plan.inputs.patched}.dist-info/RECORD"].decode()
     assert len(record.splitlines()) == len([n for n in found if not n.endswith("/")])
@@ -294,7 +294,7 @@ def test_the_overlay_leaves_what_installing_the_patched_wheel_leaves(
     overlaid = next((root / "opt/env/lib").glob("python3*/site-packages"))
 
     python(venv, "-m", "pip", "uninstall", "-q", "-y", "flashinfer-python")
-    python(venv, *install, str(result.folder / result.outputs.wheel.path))
+    python(venv, *install, str(result.folder / wheel_of(result.outputs).path))
     installed = site_of(venv)
 
     def files(site: Path) -> dict[str, tuple[bool, bytes]]:

@@ -190,7 +190,8 @@ def test_the_image_has_the_patched_file_and_everything_else_of_the_release(
 ) -> None:
     made = build("--base", str(shop.base))
     assert (made["engine"], made["wheel"], made["reused"]) == ("overlay", None, False)
-    assert made["version"].startswith("1.3.0rc20+sp.")
+    assert made["version"] == "1.3.0rc20"
+    assert made["patched"].startswith("1.3.0rc20+sp.")
     before = merged(shop.base, shop.digest)
     after = merged(shop.root.parent / made["image"]["path"], made["image"]["digest"])
     assert after[f"{SITE}/{LOADER}"][1] == AFTER
@@ -235,7 +236,7 @@ def test_a_result_that_was_damaged_is_made_again(
 ) -> None:
     first = build("--base", str(shop.base))
     lock = tmp_path / first["lock"]
-    for damage in (b"{}", b"", b'{"schema": "stackpatch.tree-lock/1", "key": "0"}'):
+    for damage in (b"{}", b"", b'{"schema": "stackpatch.lock/1", "key": "0"}'):
         lock.write_bytes(damage)
         made = build("--base", str(shop.base))
         assert (made["reused"], made["image"]) == (False, first["image"])
@@ -281,8 +282,16 @@ def test_the_dry_run_pins_every_input_and_reads_nothing(
     assert document["open"] == []
     plan = document["plan"]
     assert plan["upstream"]["commit"] == shop.commit
-    assert plan["base"] == {"digest": digest, "name": "nvcr.test/llm/release", "site": SITE}
-    assert plan["engine"] == {"name": "overlay", "version": "1", "build-args": {}}
+    assert plan["base"] == {
+        "digest": digest,
+        "index": None,
+        "name": "nvcr.test/llm/release",
+        "site": SITE,
+        "editable": False,
+        "python": "3.12",
+        "recorded": True,
+    }
+    assert plan["engine"] == {"name": "overlay", "version": "2"}
     assert len(plan["series"]["patches"][0]["sha256"]) == 64
     assert main(["build", "llm", "--arch", "sm121", "--dry-run", "--root", str(shop.root)]) == 0
     text = capsys.readouterr().out
@@ -292,17 +301,23 @@ def test_the_dry_run_pins_every_input_and_reads_nothing(
 
 
 def test_what_must_be_compiled_is_built_from_source_and_says_what_is_open(
-    shop: Shop, build: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    shop: Shop,
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     shop.patch("cpp/tensorrt_llm/kernels/kernel.cu", KERNEL, KERNEL + b"// more\n")
     document = build("--dry-run")
     assert document["plan"]["engine"]["name"] == "buildx"
     assert document["plan"]["engine"]["build-args"] == {"CUDA_ARCHS": "120-real"}
+    engine = "the version of buildx is known where it runs: `stackpatch doctor`"
     assert document["open"] == [
-        "no image to build in is known by digest: say --base IMAGE@sha256:…"
+        "no image to build in is known by digest: say --base IMAGE@sha256:…",
+        engine,
     ]
     named = build("--dry-run", "--base", str(shop.base))
-    assert (named["open"], named["plan"]["base"]["digest"]) == ([], shop.digest)
+    assert (named["open"], named["plan"]["base"]["digest"]) == ([engine], shop.digest)
     assert main(["build", "llm", "--arch", "sm121", "--dry-run", "--root", str(shop.root)]) == 0
     text = capsys.readouterr().out
     assert "checkout with LFS and submodules" in text
@@ -311,7 +326,8 @@ def test_what_must_be_compiled_is_built_from_source_and_says_what_is_open(
     assert named["plan"]["engine"]["dockerfile"] == file_digest(shop, "llm.Dockerfile")
     assert set(named["plan"]["engine"]["tools"]) == {"tools/install.py", "tools/source.py"}
     told = build("--dry-run", "--base", str(shop.base), "--build-arg", "JOBS=2")
-    assert told["plan"]["engine"]["build-args"] == {"CUDA_ARCHS": "120-real", "JOBS": "2"}
+    assert told["plan"]["engine"]["build-args"] == {"CUDA_ARCHS": "120-real"}
+    assert told["plan"]["engine"]["args"] == {"JOBS": "2"}
     assert told["key"] != named["key"]
     error = build("--engine", "overlay", status=2)["error"]
     assert "an overlay cannot change what must be compiled" in error["message"]
@@ -325,7 +341,7 @@ def file_digest(shop: Shop, name: str) -> str:
     ("words", "said"),
     [
         (("--build-arg", "COMMIT=main"), "is given by the build itself"),
-        (("--build-arg", "NO_SUCH=1"), "is no ARG of it"),
+        (("--build-arg", "NO_SUCH=1"), "is no ARG of llm.Dockerfile"),
         (("--build-arg", "CUDA_ARCHS=121f"), "121f"),
         (("--build-arg", "JOBS"), "has no value"),
     ],

@@ -409,10 +409,12 @@ def test_a_smoke_result_that_cannot_be_believed_stops_it(
 def test_a_smoke_result_about_the_image_is_one_about_the_build(tmp_path: Path) -> None:
     """As `smoke --image` writes it, with the wheel of another build beside it or not."""
     finished = finished_build(tmp_path)
+    wheel = finished.outputs.wheel
+    assert wheel is not None
     for subject in (
         {"kind": "image", "digest": finished.outputs.image},
         {"kind": "image", "digest": finished.outputs.index},
-        {"digest": "sha256:of-the-index-in-a-registry", "sha256": finished.outputs.wheel.sha256},
+        {"digest": "sha256:of-the-index-in-a-registry", "sha256": wheel.sha256},
         {},
     ):
         said = {**smoke_of(numbers="passed"), "subject": subject}
@@ -423,34 +425,35 @@ def test_a_smoke_result_about_the_image_is_one_about_the_build(tmp_path: Path) -
 
 
 def as_from_git(finished: Finished) -> dict[str, Any]:
-    """Rewrite the build's lock as one of a build from git: no wheel, no SBOM; its inputs."""
+    """Rewrite the build's lock as one of a build from git, which has no wheel; its inputs."""
     path = finished.folder / "lock.json"
     lock = json.loads(path.read_bytes())
-    inputs: dict[str, Any] = {**lock["inputs"], "wheel": None, "requires": {"demo": "1"}}
+    inputs: dict[str, Any] = {**lock["inputs"], "wheel": None}
     text = json.dumps(inputs, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    files = [one for one in lock["outputs"]["files"] if one["path"].startswith("image/")]
-    image = lock["outputs"]["image"]
+    outputs = lock["outputs"]
+    files = [one for one in outputs["files"] if one["path"] != outputs["wheel"]]
     lock |= {
-        "schema": "stackpatch.tree-lock/1",
         "inputs": inputs,
         "key": hashlib.sha256(text.encode()).hexdigest(),
-        "outputs": {"wheel": None, "image": image, "files": files, "notes": []},
+        "outputs": {**outputs, "wheel": None, "files": files},
     }
     path.write_text(json.dumps(lock))
     return inputs
 
 
-def test_a_build_from_git_has_fewer_papers_and_is_published_alike(
+def test_a_build_from_git_is_published_with_the_same_papers(
     registry: RunningRegistry, name: str, tmp_path: Path
 ) -> None:
     finished = finished_build(tmp_path)
     inputs = as_from_git(finished)
     again = open_finished(finished.folder, inputs)
+    assert again.outputs.wheel is None
     done = publish(again, registry.host, name)
-    assert [paper.name for paper in done.referrers] == ["lock.json"]
+    papers = ["sbom.cdx.json", "provenance.json", "lock.json"]
+    assert [paper.name for paper in done.referrers] == papers
     assert index_of(registry, name)["manifests"][0]["digest"] == finished.outputs.image
-    with pytest.raises(FindingError, match="other inputs than there are now: requires"):
-        open_finished(finished.folder, {**inputs, "requires": {"demo": "2"}})
+    with pytest.raises(FindingError, match="other inputs than there are now: epoch"):
+        open_finished(finished.folder, {**inputs, "epoch": 1})
     lock = json.loads((finished.folder / "lock.json").read_bytes())
     lock["inputs"]["epoch"] += 1
     (finished.folder / "lock.json").write_text(json.dumps(lock))

@@ -13,7 +13,7 @@ from cyclonedx.validation import make_schemabased_validator
 from tests.images import LayoutMaker, merged, tar_layer
 from tests.integration.test_build import built as built_alone
 from tests.integration.test_build import make_venv, python, seeded
-from tests.wheels import contents, make_wheel
+from tests.wheels import contents, make_wheel, wheel_of
 
 from stackpatch.artefacts.release import build_release, plan_release
 from stackpatch.artefacts.stacked import plan_companions
@@ -65,7 +65,7 @@ def test_one_build_makes_both_wheels_one_image_and_one_lock(
     alone = built_alone(artefact, tmp_path / "alone")
     wheels = {path.name: path for path in result.folder.glob("*.whl")}
     assert sorted(name.split("-")[0] for name in wheels) == ["flashinfer_python", "sglang"]
-    lower = alone.folder / alone.outputs.wheel.path
+    lower = alone.folder / wheel_of(alone.outputs).path
     assert wheels[lower.name].read_bytes() == lower.read_bytes()
 
     lock = json.loads((result.folder / "lock.json").read_bytes())

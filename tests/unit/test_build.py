@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.images import LayoutMaker, merged, tar_layer
 from tests.stack import PATCHED_GATE, make_stack
-from tests.wheels import FILES, contents
+from tests.wheels import FILES, contents, wheel_of
 
 import stackpatch
 from stackpatch import storage
 from stackpatch.artefacts import build as building
-from stackpatch.artefacts import making
+from stackpatch.artefacts import papers
 from stackpatch.artefacts.base import open_base
 from stackpatch.artefacts.build import Prepared, build
 from stackpatch.artefacts.layout import Layout
@@ -75,7 +75,7 @@ def test_everything_is_there(tmp_path: Path) -> None:
         "sbom.cdx.json",
         "provenance.json",
     }
-    found = contents(result.folder / result.outputs.wheel.path)
+    found = contents(result.folder / wheel_of(result.outputs).path)
     assert found["demo/gate.py"] == PATCHED_GATE
     assert found["demo/_meta.py"] == FILES["demo/_meta.py"].replace(b"1.2.3", version.encode())
     image = Layout.open(result.folder / "image").image(open_base("scratch", SM121).image.platform)
@@ -101,11 +101,11 @@ def test_the_documents_name_each_other(tmp_path: Path) -> None:
     assert listed == there
     provenance = json.loads((result.folder / "provenance.json").read_bytes())
     assert {s["digest"]["sha256"] for s in provenance["subject"]} == {
-        result.outputs.wheel.sha256,
+        wheel_of(result.outputs).sha256,
         result.outputs.image.removeprefix("sha256:"),
     }
     sbom = json.loads((result.folder / "sbom.cdx.json").read_bytes())
-    assert sbom["metadata"]["component"]["hashes"][0]["content"] == result.outputs.wheel.sha256
+    assert sbom["metadata"]["component"]["hashes"][0]["content"] == wheel_of(result.outputs).sha256
 
 
 def test_the_json_has_the_promised_shape(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_known_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stackpatch, "__version__", "0")
     result = make_stack(tmp_path).build(tmp_path / "out")
     found = {name: sha(result.folder / name) for name in GOLDEN if name.endswith(".json")}
-    found["wheel"] = result.outputs.wheel.sha256
+    found["wheel"] = wheel_of(result.outputs).sha256
     found["index"] = sha(result.folder / "image" / "index.json")
     assert found == GOLDEN
 
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(making, "_write", full)
+    monkeypatch.setattr(papers, "_write", full)
     with pytest.raises(EnvironmentProblem, match="no space left while writing"):
         make_stack(tmp_path).build(tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == [".sm121.lock"]
@@ -381,7 +381,7 @@ STAGES = {
     "while the wheel is written": "stackpatch.artefacts.rawzip:ZipWriter.add",
     "after the wheel": "stackpatch.artefacts.making:_image",
     "while the image is written": "stackpatch.artefacts.layout:_put",
-    "before the lock": "stackpatch.artefacts.making:dump_lock",
+    "before the lock": "stackpatch.artefacts.papers:dump_lock",
     "before the rename": "stackpatch.storage:replace_directory",
     "at the first rename": "pathlib:Path.rename",
     "between the renames": "pathlib:Path.rename@2",

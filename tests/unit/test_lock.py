@@ -100,6 +100,7 @@ OTHER: dict[str, Any] = {
     "stackpatch": "9",
     "requires": (PinnedStack("other", "2"),),
     "engine_settings": {"dockerfile": "d" * 64},
+    "checkout": {"submodules": True},
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.stack import GATE, RECIPE, TESTS, make_stack
+from tests.wheels import wheel_of
 
 from stackpatch.cli import proven
 from stackpatch.errors import InputError, StackpatchError
@@ -48,7 +49,7 @@ def smoke_of(result: BuildResult, **more: Any) -> dict[str, Any]:
         "schema": "stackpatch.smoke/1",
         "arch": "sm121",
         "version": result.plan.inputs.patched,
-        "subject": {"sha256": result.outputs.wheel.sha256},
+        "subject": {"sha256": wheel_of(result.outputs).sha256},
         "made": "2026-11-21T07:00:00Z",
         "device": {"gpu": "NVIDIA GB10"},
         "checks": [
@@ -106,7 +107,7 @@ def test_a_run_of_another_build_is_refused(root: Path, tmp_path: Path) -> None:
 
 def test_a_result_that_was_changed_is_refused(root: Path, tmp_path: Path) -> None:
     result = built(tmp_path)
-    wheel = result.folder / result.outputs.wheel.path
+    wheel = result.folder / wheel_of(result.outputs).path
     wheel.write_bytes(wheel.read_bytes() + b"x")
     with pytest.raises(InputError, match="does not hold what its lock"):
         proven.record_proof(result.folder, [])

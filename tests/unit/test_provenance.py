@@ -130,6 +130,7 @@ def test_every_input_is_a_dependency_with_its_digest(tmp_path: Path) -> None:
     descriptor = maker.image([], architecture="arm64")
     one = inputs(tmp_path, str(maker.write(descriptor)))
     found = statement(one)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert one.wheel is not None
     digests = [next(iter(item["digest"].values())) for item in found]
     assert digests == [
         one.wheel.sha256,

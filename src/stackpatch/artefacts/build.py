@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stackpatch import storage
 from stackpatch.artefacts.lock import Outputs, intact, read_lock
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.artefacts.base import Base
-    from stackpatch.artefacts.plan import Plan
+    from stackpatch.artefacts.lock import Inputs
+    from stackpatch.artefacts.plan import Companion, Plan
     from stackpatch.artefacts.shipped import Shipped
+    from stackpatch.model.patch import Patch
 
 LOCK, SBOM, PROVENANCE, IMAGE = "lock.json", "sbom.cdx.json", "provenance.json", "image"
 
@@ -38,6 +40,36 @@ class Prepared:
     companions: tuple[Prepared, ...] = ()
 
 
+class Planned(Protocol):
+    """A build that was decided, from a wheel or from git."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """Everything that its bytes depend on."""
+
+    @property
+    def key(self) -> str:
+        """64 hex digits that name the result."""
+
+    @property
+    def folder(self) -> str:
+        """Where the result goes below the output folder: STACK/VERSION/ARCH."""
+
+    def json(self) -> dict[str, Any]:
+        """The inputs, as a lock has them."""
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        """Those for the arch, in order."""
+
+    @property
+    def companions(self) -> tuple[Companion, ...]:
+        """The plans of the patched stacks that this one stands on."""
+
+    def lines(self) -> tuple[str, ...]:
+        """The plan for a person to read."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuildResult:
     """A finished build. reused: it was there already. notes: what a person should know of it.
@@ -45,7 +77,7 @@ class BuildResult:
     caches: what to clear where the result is installed, as `cache list` shows them.
     """
 
-    plan: Plan
+    plan: Planned
     folder: Path
     outputs: Outputs
     reused: bool
@@ -57,11 +89,14 @@ class BuildResult:
         return {
             "stack": one.stack,
             "version": one.version,
+            "patched": one.patched,
             "arch": one.arch,
             "engine": one.engine,
             "key": one.key,
             "reused": self.reused,
-            "wheel": {
+            "wheel": None
+            if out.wheel is None
+            else {
                 "path": str(self.folder / out.wheel.path),
                 "sha256": out.wheel.sha256,
                 "version": one.patched,
@@ -101,9 +136,31 @@ def build(
 ) -> BuildResult:
     """The result of the plan below `out`: the one that is there, or a new one.
 
-    prepare: called when something must be built. wait: seconds to wait for another build of the
-    same folder. report: called with a label, bytes done, bytes in all. Raises InputError for
-    inputs that do not fit, EnvironmentProblem for the disk.
+    prepare: called when something must be built. The rest as `find_or_make`; report: called with
+    a label, bytes done, bytes in all. Raises InputError for inputs that do not fit.
+    """
+
+    def fill(folder: Path) -> Outputs:
+        # Only here: a build that is found again needs none of what makes one.
+        from stackpatch.artefacts.making import make
+
+        return make(plan, base, prepare(), folder, report)
+
+    return find_or_make(plan, fill, out=out, caches=caches, wait=wait)
+
+
+def find_or_make(
+    plan: Planned,
+    fill: Callable[[Path], Outputs],
+    *,
+    out: Path,
+    caches: Sequence[Mapping[str, Any]] = (),
+    wait: float = 600.0,
+) -> BuildResult:
+    """The plan's result below `out`, which `fill` makes in an empty folder if it is not there.
+
+    wait: seconds to wait for another build of the same folder. Raises InputError for a file in
+    the way, EnvironmentProblem for the disk, and what `fill` raises.
     """
     target = out / plan.folder
     guard = target.parent / f".{target.name}.lock"
@@ -117,12 +174,8 @@ def build(
         done = _finished(target, plan.key)
         if done is not None:
             return BuildResult(plan, target, done, reused=True, caches=caches)
-        # Only here: a build that is found again needs none of what makes one.
-        from stackpatch.artefacts.making import make
-
-        prepared = prepare()
         with storage.directory_beside(target) as scratch:
-            outputs = make(plan, base, prepared, scratch, report)
+            outputs = fill(scratch)
         return BuildResult(plan, target, outputs, reused=False, caches=caches)
 
 

@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
+from stackpatch.artefacts.build import IMAGE
 from stackpatch.artefacts.engines import EngineBase, EngineRequest, build_image
 from stackpatch.artefacts.engines.adopt import BASE_NAME
 from stackpatch.artefacts.engines.flags import check_flag
+from stackpatch.artefacts.papers import MadeImage
 from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 from stackpatch.storage import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.artefacts.base import Base
     from stackpatch.artefacts.engines import EngineName
-    from stackpatch.artefacts.oci import Descriptor, Image
+    from stackpatch.artefacts.lock import Inputs
     from stackpatch.artefacts.plan import Plan
     from stackpatch.artefacts.wheel import WheelResult
     from stackpatch.model.arch import Arch
@@ -60,20 +62,57 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Instructions:
+    """A Dockerfile that was read. dockerfile, tools: sha256 (hex), of the tools by their path
+    beside it. declared: the names of its ARGs.
+    """
+
+    dockerfile: str
+    tools: Mapping[str, str]
+    declared: frozenset[str]
+
+
+def read_instructions(
+    settings: Settings, arch: Arch, *, tools: Collection[str], ours: frozenset[str]
+) -> Instructions:
+    """The settings' Dockerfile, and its tools; a person's arguments are held against it.
+
+    ours: the arguments that the build gives itself. Raises InputError for a Dockerfile that is
+    not there, and for arguments that it does not declare or that would build for something else
+    than the arch.
+    """
+    path = settings.dockerfile
+    try:
+        text = path.read_bytes()
+        digests = {name: Digest.of_file(path.parent / name).hex for name in sorted(tools)}
+    except OSError as error:
+        msg = f"cannot read {error.filename}: {error.strerror}"
+        hint = "each stack's Dockerfile is dockerfiles/STACK.Dockerfile, beside recipes/"
+        raise InputError(msg, hint=hint) from error
+    declared = frozenset(_ARG.findall(text.decode("utf-8", "replace")))
+    for name, value in settings.args.items():
+        if name in ours or name not in declared:
+            why = "is given by the build itself" if name in ours else f"is no ARG of {path.name}"
+            free = ", ".join(sorted(declared - ours)) or "none"
+            msg = f"--build-arg {name} {why}"
+            raise InputError(msg, hint=f"those to be set: {free}")
+        check_flag(name, value, arch, settings.cuda or arch.min_cuda)
+    return Instructions(Digest.of(text).hex, digests, declared)
+
+
+@dataclass(frozen=True, slots=True)
 class External:
     """Settings that were checked, with what the Dockerfile asks for. version: the engine's."""
 
     settings: Settings
     version: str
-    dockerfile: str
-    tool: str
-    declared: frozenset[str]
+    instructions: Instructions
 
     def pinned(self) -> dict[str, Any]:
         """For the lock; digests are hex."""
         return {
-            "dockerfile": self.dockerfile,
-            "tool": self.tool,
+            "dockerfile": self.instructions.dockerfile,
+            "tool": self.instructions.tools[_TOOL],
             "args": dict(sorted(self.settings.args.items())),
             "network": self.settings.network,
         }
@@ -82,33 +121,18 @@ class External:
 def prepare_external(settings: Settings, arch: Arch, version: str) -> External:
     """Check the settings against the Dockerfile. version: of the engine, for the lock.
 
-    Raises InputError for a Dockerfile that is not there or takes no wheel, and for arguments that
-    it does not declare or that would build for something else than the arch.
+    Raises InputError as `read_instructions`, and for a Dockerfile that takes no wheel.
     """
-    path = settings.dockerfile
-    tool = path.parent / _TOOL
-    try:
-        text, tool_digest = path.read_bytes(), Digest.of_file(tool).hex
-    except OSError as error:
-        msg = f"cannot read {error.filename}: {error.strerror}"
-        hint = "each stack's Dockerfile is dockerfiles/STACK.Dockerfile, beside recipes/"
-        raise InputError(msg, hint=hint) from error
-    declared = frozenset(_ARG.findall(text.decode("utf-8", "replace")))
-    if "COMMIT" in declared:
+    read = read_instructions(settings, arch, tools=(_TOOL,), ours=_OURS)
+    if "COMMIT" in read.declared:
+        path = settings.dockerfile
         msg = f"{path.name} compiles sources; for a release with wheels `build` does not drive that"
         hint = (
             "docs/containers.md says how to run it by hand; where the series changes interpreted"
             " files only, use --engine overlay"
         )
         raise InputError(msg, hint=hint, where=str(path))
-    for name, value in settings.args.items():
-        if name in _OURS or name not in declared:
-            why = "is given by the build itself" if name in _OURS else f"is no ARG of {path.name}"
-            free = ", ".join(sorted(declared - _OURS)) or "none"
-            msg = f"--build-arg {name} {why}"
-            raise InputError(msg, hint=f"those to be set: {free}")
-        check_flag(name, value, arch, settings.cuda or arch.min_cuda)
-    return External(settings, version, Digest.of(text).hex, tool_digest, declared)
+    return External(settings, version, read)
 
 
 def external_image(
@@ -120,31 +144,14 @@ def external_image(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     ref_name: str,
-) -> tuple[Image, Digest, tuple[Descriptor, ...]]:
-    """The image below `folder`/image, its index's digest, and the layers that were not written.
+) -> MadeImage:
+    """The image, below `folder`.
 
     wheels: the patched ones, those of the stacks below first, this plan's last. Raises what
     `build_image` raises.
     """
     external = plan.external
     assert external is not None  # noqa: S101 - the caller asked for it, for mypy
-    request = _request(plan, external, base, wheels, labels=labels, annotations=annotations)
-    target = folder / "image"
-    image = build_image(request, target, progress=external.settings.progress, ref_name=ref_name)
-    written = {path.name for path in (target / "blobs" / "sha256").iterdir()}
-    elsewhere = tuple(one for one in image.layers if one.digest.hex not in written)
-    return image, Digest.of_file(target / "index.json"), elsewhere
-
-
-def _request(
-    plan: Plan,
-    external: External,
-    base: Base,
-    wheels: Sequence[tuple[Plan, WheelResult]],
-    *,
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-) -> EngineRequest:
     inputs, settings = plan.inputs, external.settings
     also = [f"{one.inputs.distribution}={one.inputs.patched}" for one, _ in wheels[:-1]]
     shadows = {name for one, _ in wheels for name in one.inputs.shadowed_by}
@@ -156,12 +163,33 @@ def _request(
         **inputs.env,
         **settings.args,
     }
-    name = base.pinned.name
     files: dict[str, Path | bytes] = {_TOOL: settings.dockerfile.parent / _TOOL}
     files |= {f"wheel/{wheel.path.name}": wheel.path for _, wheel in wheels}
-    notes = dict(annotations)
-    if name:
-        notes[BASE_NAME] = name
+    request = engine_request(
+        inputs,
+        settings,
+        base,
+        files,
+        {key: value for key, value in given.items() if key in external.instructions.declared},
+        labels=labels,
+        annotations=annotations,
+    )
+    image = build_image(request, folder / IMAGE, progress=settings.progress, ref_name=ref_name)
+    return MadeImage.of(image, folder)
+
+
+def engine_request(
+    inputs: Inputs,
+    settings: Settings,
+    base: Base,
+    files: Mapping[str, Path | bytes],
+    args: Mapping[str, str],
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> EngineRequest:
+    """What an engine is asked for. files, args: of the Dockerfile. Raises InputError."""
+    name = base.pinned.name
     return EngineRequest(
         engine=settings.engine,
         stack=inputs.stack,
@@ -174,11 +202,11 @@ def _request(
         ),
         platform=inputs.platform,
         epoch=inputs.epoch,
-        log=cache_root() / "logs" / f"engine-{plan.key[:16]}.txt",
-        args={key: value for key, value in given.items() if key in external.declared},
+        log=cache_root() / "logs" / f"engine-{inputs.key[:16]}.txt",
+        args=args,
         env=inputs.env,
         labels=labels,
-        annotations=notes,
+        annotations={**annotations, BASE_NAME: name} if name else annotations,
         secrets=settings.secrets,
         builder=settings.builder,
         cache_from=settings.cache_from,

@@ -80,7 +80,9 @@ class Inputs:
     of the overlay format, or the external engine's. shadowed_by: what is taken out of a base.
     layout: how the wheel's paths map to the git tree, as pairs. stamp: file and variable that
     state the version. requires: the stacks that this one stands on. engine_settings: what an
-    engine of its own was told: Dockerfile and tools by digest, build arguments.
+    engine of its own was told: Dockerfile and tools by digest, build arguments. wheel: None for a
+    release that is its commit; checkout: what a checkout of it needs (submodules, Git LFS), empty
+    where a wheel is what is patched.
     """
 
     stack: str
@@ -92,7 +94,7 @@ class Inputs:
     commit: str | None
     commit_evidence: str
     epoch: int
-    wheel: Pinned
+    wheel: Pinned | None
     layout: tuple[tuple[str, str | None], ...]
     stamp: tuple[str, str] | None
     series: str | None
@@ -108,6 +110,7 @@ class Inputs:
     stackpatch: str
     requires: tuple[PinnedStack, ...] = ()
     engine_settings: Mapping[str, Any] = field(default_factory=dict)
+    checkout: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -126,9 +129,12 @@ class Inputs:
                 "tag": self.tag,
                 "commit": self.commit,
                 "commit-evidence": self.commit_evidence,
+                **self.checkout,
             },
             "epoch": self.epoch,
-            "wheel": {
+            "wheel": None
+            if self.wheel is None
+            else {
                 "file": self.wheel.file,
                 "sha256": self.wheel.sha256,
                 "bytes": self.wheel.bytes,
@@ -177,10 +183,11 @@ class Output:
 class Outputs:
     """What a build made. image: the manifest's digest; index: the one of index.json.
 
-    elsewhere: the base's layers that were left where they are.
+    wheel: None for a build from git, which leaves the image alone. elsewhere: the base's layers
+    that were left where they are.
     """
 
-    wheel: Output
+    wheel: Output | None
     image: str
     index: str
     files: tuple[Output, ...]
@@ -195,7 +202,7 @@ def dump_lock(inputs: Inputs, outputs: Outputs) -> bytes:
         "key": inputs.key,
         "inputs": inputs.json(),
         "outputs": {
-            "wheel": outputs.wheel.path,
+            "wheel": None if outputs.wheel is None else outputs.wheel.path,
             "image": {
                 "digest": outputs.image,
                 "index": outputs.index,
@@ -233,7 +240,8 @@ def parse_outputs(stated: Mapping[str, Any], where: str) -> Outputs:
     files = tuple(
         Output(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in stated["files"]
     )
-    wheel = next(f for f in files if f.path == stated["wheel"])
+    named = stated["wheel"]
+    wheel = None if named is None else next(f for f in files if f.path == named)
     image = stated["image"]
     notes = tuple(str(note) for note in stated["notes"])
     elsewhere = tuple(Descriptor.parse(one, where=where) for one in image["layers-elsewhere"])

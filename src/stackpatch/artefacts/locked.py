@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from stackpatch.artefacts.build import LOCK
 from stackpatch.artefacts.lock import (
     SCHEMA,
-    Output,
     Outputs,
     canonical,
     differences,
@@ -30,13 +29,12 @@ if TYPE_CHECKING:
 
 COLLECTION = "stackpatch.locks/1"
 _LARGEST = 64 << 20
-_TREE = "stackpatch.tree-lock/1"  # of `tree_build`
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """One lock. inputs: as its file has them. outputs: what came out; of a build from git without
-    a wheel, whose path is empty then. where: the lock's file, for messages.
+    """One lock. inputs: as its file has them. outputs: what came out. where: the lock's file, for
+    messages.
     """
 
     inputs: Mapping[str, Any]
@@ -163,7 +161,7 @@ def _documents(path: Path) -> list[Mapping[str, Any]]:
         document = json.loads(path.read_bytes())
         if document["schema"] == COLLECTION:
             return [dict(one) for one in document["locks"]]
-        if document["schema"] not in (SCHEMA, _TREE):
+        if document["schema"] != SCHEMA:
             msg = f"{path} has schema {document['schema']!r}, not {SCHEMA}"
             hint = "name the lock.json of a build, or recipes/STACK.lock.json"
             raise InputError(msg, hint=hint, where=str(path))
@@ -179,7 +177,7 @@ def _documents(path: Path) -> list[Mapping[str, Any]]:
 def _locked(document: Mapping[str, Any], where: str) -> Locked:
     try:
         inputs, key = document["inputs"], str(document["key"])
-        locked = Locked(inputs, _outputs(document, where), where)
+        locked = Locked(inputs, parse_outputs(document["outputs"], where), where)
         # What is asked of it later, so that a lock that lacks it is told here.
         _ = (locked.title, locked.site, locked.base, _same_build(document))
         actual = hashlib.sha256(canonical(inputs)).hexdigest()
@@ -189,17 +187,6 @@ def _locked(document: Mapping[str, Any], where: str) -> Locked:
         msg = f"{where} was edited: its key is not the one of its inputs"
         raise InputError(msg, hint="take the file as the build wrote it", where=where)
     return locked
-
-
-def _outputs(document: Mapping[str, Any], where: str) -> Outputs:
-    stated = document["outputs"]
-    if document["schema"] != _TREE:
-        return parse_outputs(stated, where)
-    files = tuple(
-        Output(str(one["path"]), int(one["bytes"]), str(one["sha256"])) for one in stated["files"]
-    )
-    image = stated["image"]
-    return Outputs(Output("", 0, ""), str(image["digest"]), str(image["index"]), files)
 
 
 def _no_lock(where: str, error: Exception) -> InputError:

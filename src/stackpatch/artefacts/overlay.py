@@ -81,11 +81,7 @@ def overlay(
     else:
         entries = layer_entries(wheel, site, epoch=epoch, on_top=on_top, shadowing=shadowing)
     layer = make_layer(entries, epoch=epoch, folders=site.folders)
-    notes = {**annotations, **labels}
-    if on_top:
-        notes[BASE_DIGEST] = str(base.digest)
-        if base_name:
-            notes[BASE_NAME] = base_name
+    notes = {**annotations, **labels, **base_annotations(base, base_name)}
     image = (under or base).with_layer(
         layer,
         created=rfc3339(epoch),
@@ -95,6 +91,14 @@ def overlay(
         env=env,
     )
     return Overlay(image, layer)
+
+
+def base_annotations(base: Image, name: str | None) -> dict[str, str]:
+    """What an image says of its base; nothing of `scratch`. name: what the base is called."""
+    if not base.layers:
+        return {}
+    named = {BASE_NAME: name} if name else {}
+    return {BASE_DIGEST: str(base.digest), **named}
 
 
 def layer_entries(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packaging.utils import parse_wheel_filename
 
@@ -78,9 +78,19 @@ class Plan:
         return self.inputs.key
 
     @property
+    def released(self) -> Pinned:
+        """The released wheel. Only a plan that `make_plan` made: others have none."""
+        assert self.inputs.wheel is not None  # noqa: S101 - for mypy
+        return self.inputs.wheel
+
+    @property
     def folder(self) -> str:
         """Where the result goes below the output folder: STACK/VERSION/ARCH."""
         return posixpath.join(self.inputs.stack, self.inputs.patched, self.inputs.arch)
+
+    def json(self) -> dict[str, Any]:
+        """The inputs, as a lock has them."""
+        return self.inputs.json()
 
     def lines(self) -> tuple[str, ...]:
         """The plan for a person to read."""
@@ -93,11 +103,11 @@ class Plan:
             base = f"{one.base.name}@{one.base.digest}"
         return (
             f"build    {one.stack} {one.version} for {one.arch} ({one.platform}) as {one.patched}",
-            f"from     {one.wheel.file}, sha256 {one.wheel.sha256[:12]}",
+            f"from     {self.released.file}, sha256 {self.released.sha256[:12]}",
             f"release  {one.tag or 'no tag'}, {commit}",
             f"series   {one.series}, {patches}, sha256 {one.series_sha256[:12]}",
             *(f"         {patch.name}" for patch in self.patches),
-            *(f"needs    {_needed(required)}" for required in one.requires),
+            *(f"needs    {needed(required)}" for required in one.requires),
             f"base     {base}",
             f"engine   {self.engine}: {self.why}{self._version()}",
             f"env      {env or '-'}",
@@ -122,7 +132,8 @@ class Companion:
     base: Base
 
 
-def _needed(required: PinnedStack) -> str:
+def needed(required: PinnedStack) -> str:
+    """A stack that another one stands on, for a person."""
     if required.patched is None:
         return f"{required.stack} {required.version} as released: no series for it is known"
     return f"{required.stack} {required.version} as {required.patched}, built with it"

@@ -11,7 +11,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stackpatch.artefacts.lock import Inputs, Output
 
@@ -22,13 +22,13 @@ BUILDER = "urn:stackpatch:local"
 
 
 def make_provenance(
-    inputs: Inputs, wheel: Output, image: str, below: Sequence[tuple[Inputs, Output]] = ()
+    inputs: Inputs, wheel: Output | None, image: str, below: Sequence[tuple[Inputs, Output]] = ()
 ) -> bytes:
-    """The statement. image: the manifest's digest, `sha256:…`.
+    """The statement. image: the manifest's digest, `sha256:…`. wheel: None for a build from git.
 
     below: the patched stacks that this one stands on, whose wheels were made with it.
     """
-    made = [wheel, *(output for _, output in below)]
+    made = [*([] if wheel is None else [wheel]), *(output for _, output in below)]
     dependencies = _dependencies(inputs)
     for lower, _ in below:
         dependencies += [one for one in _dependencies(lower) if one not in dependencies]
@@ -48,6 +48,7 @@ def make_provenance(
                     "arch": inputs.arch,
                     "engine": inputs.engine,
                     "base": inputs.base.digest or "scratch",
+                    **_told(inputs.engine_settings),
                 },
                 "internalParameters": {
                     "epoch": inputs.epoch,
@@ -70,14 +71,16 @@ def _dependencies(inputs: Inputs) -> list[dict[str, Any]]:
     def quoted(text: str) -> str:
         return urllib.parse.quote(text, safe="")
 
-    found: list[dict[str, Any]] = [
-        {
-            "name": inputs.wheel.file,
-            "uri": f"pkg:pypi/{inputs.distribution}@{quoted(inputs.version)}"
-            f"?file_name={quoted(inputs.wheel.file)}",
-            "digest": {"sha256": inputs.wheel.sha256},
-        }
-    ]
+    found: list[dict[str, Any]] = []
+    if inputs.wheel is not None:
+        found.append(
+            {
+                "name": inputs.wheel.file,
+                "uri": f"pkg:pypi/{inputs.distribution}@{quoted(inputs.version)}"
+                f"?file_name={quoted(inputs.wheel.file)}",
+                "digest": {"sha256": inputs.wheel.sha256},
+            }
+        )
     if inputs.commit is not None:
         at = f"@refs/tags/{quoted(inputs.tag)}" if inputs.tag else ""
         found.append(
@@ -99,4 +102,25 @@ def _dependencies(inputs: Inputs) -> list[dict[str, Any]]:
                 "digest": {"sha256": inputs.base.digest.removeprefix("sha256:")},
             }
         )
+    return found + _of_the_engine(inputs.engine_settings)
+
+
+def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a person told an engine of its own."""
+    return {"buildArgs": dict(settings["args"])} if settings.get("args") else {}
+
+
+def _of_the_engine(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What an engine of its own worked by: Dockerfile, tools, and images named by digest."""
+    files = {"Dockerfile": settings.get("dockerfile"), "tools/install.py": settings.get("tool")}
+    files |= settings.get("tools", {})
+    found = [
+        {"name": name, "digest": {"sha256": digest}}
+        for name, digest in sorted(files.items())
+        if digest is not None
+    ]
+    for value in settings.get("args", {}).values():
+        image, at, digest = str(value).partition("@sha256:")
+        if at:
+            found.append({"name": image, "digest": {"sha256": digest}})
     return found

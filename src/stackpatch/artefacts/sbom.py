@@ -26,11 +26,11 @@ _GITHUB = re.compile(r"https://github\.com/([^/]+/[^/]+)/(issues|pull|commit)/([
 def make_sbom(
     inputs: Inputs,
     patches: Sequence[Patch],
-    wheel: Output,
+    wheel: Output | None,
     image: str,
     below: Sequence[tuple[Inputs, Sequence[Patch], Output]] = (),
 ) -> bytes:
-    """The document. image: the manifest's digest, `sha256:…`.
+    """The document. image: the manifest's digest, `sha256:…`. wheel: None for a build from git.
 
     below: the same of the patched stacks that this one stands on, which are in the image too.
     """
@@ -82,19 +82,9 @@ def make_sbom(
     return f"{json.dumps(document, ensure_ascii=False, indent=2)}\n".encode()
 
 
-def _library(inputs: Inputs, patches: Sequence[Patch], wheel: Output) -> dict[str, Any]:
+def _library(inputs: Inputs, patches: Sequence[Patch], wheel: Output | None) -> dict[str, Any]:
     purl = f"pkg:pypi/{inputs.distribution}@{_quoted(inputs.patched)}"
-    upstream = f"pkg:pypi/{inputs.distribution}@{_quoted(inputs.version)}"
-    ancestor: dict[str, Any] = {
-        "type": "library",
-        "bom-ref": upstream,
-        "name": inputs.distribution,
-        "version": inputs.version,
-        "purl": f"{upstream}?file_name={_quoted(inputs.wheel.file)}",
-        "hashes": [{"alg": "SHA-256", "content": inputs.wheel.sha256}],
-        "externalReferences": [{"type": "vcs", "url": inputs.git}],
-    }
-    pedigree: dict[str, Any] = {"ancestors": [ancestor]}
+    pedigree: dict[str, Any] = {"ancestors": [_released(inputs)]}
     if inputs.commit is not None:
         known = {"first-hand": "read from the release itself"}.get(
             inputs.commit_evidence, inputs.commit_evidence
@@ -108,13 +98,14 @@ def _library(inputs: Inputs, patches: Sequence[Patch], wheel: Output) -> dict[st
         ]
     if patches:
         pedigree["patches"] = [_patch(patch) for patch in patches]
+    made = {} if wheel is None else {"hashes": [{"alg": "SHA-256", "content": wheel.sha256}]}
     return {
         "type": "library",
         "bom-ref": purl,
         "name": inputs.distribution,
         "version": inputs.patched,
         "purl": purl,
-        "hashes": [{"alg": "SHA-256", "content": wheel.sha256}],
+        **made,
         "pedigree": pedigree,
         # CycloneDX 1.6 gives a patch no hash of its own.
         "properties": [
@@ -122,6 +113,25 @@ def _library(inputs: Inputs, patches: Sequence[Patch], wheel: Output) -> dict[st
             for patch in patches
         ],
     }
+
+
+def _released(inputs: Inputs) -> dict[str, Any]:
+    """What was patched: the released wheel by its hash, or the sources by their commit."""
+    upstream = f"pkg:pypi/{inputs.distribution}@{_quoted(inputs.version)}"
+    released: dict[str, Any] = {
+        "type": "library",
+        "bom-ref": upstream,
+        "name": inputs.distribution,
+        "version": inputs.version,
+    }
+    if inputs.wheel is None:
+        sources = _quoted(f"git+{inputs.git}@{inputs.commit}")
+        released["purl"] = f"{upstream}?vcs_url={sources}"
+    else:
+        released["purl"] = f"{upstream}?file_name={_quoted(inputs.wheel.file)}"
+        released["hashes"] = [{"alg": "SHA-256", "content": inputs.wheel.sha256}]
+    released["externalReferences"] = [{"type": "vcs", "url": inputs.git}]
+    return released
 
 
 def _patch(patch: Patch) -> dict[str, Any]:

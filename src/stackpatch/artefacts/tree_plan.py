@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import stackpatch
-from stackpatch.artefacts.lock import PinnedBase, canonical, rfc3339
-from stackpatch.artefacts.plan import Engine, must_compile
+from stackpatch.artefacts.lock import Inputs, PinnedBase, PinnedPatch, canonical, rfc3339
+from stackpatch.artefacts.plan import Engine, must_compile, needed
 from stackpatch.artefacts.stamp import patched_version
 from stackpatch.errors import InputError
 from stackpatch.model.layout import Layout
@@ -25,64 +25,53 @@ from stackpatch.model.recipe_bases import BaseKind
 from stackpatch.model.reference import SourceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from stackpatch.artefacts.lock import PinnedStack
+    from stackpatch.artefacts.plan import Companion
+    from stackpatch.artefacts.tree_source import Source
     from stackpatch.model.arch import Arch
     from stackpatch.model.patch import Patch
     from stackpatch.model.recipe import Recipe, Release
     from stackpatch.model.series import Series
 
-# Of the bytes that such a build writes for the same inputs; raise it when they change.
-TREE_VERSION = "1"
+# Of the bytes that an overlay of a git tree has for the same inputs; raise it when they change.
+TREE_VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
 class TreePlan:
     """One build. patches: those for the arch, in order. why: one sentence about the engine.
 
-    checkout: what a checkout of the sources needs. base: the image that the result is made on,
-    None where nobody said one by digest; evidence: why it is said to hold the release. told: what
-    an engine of its own gets beside the sources: Dockerfile and tools by digest, a person's build
-    arguments. open: what is not pinned, for a person.
+    inputs: their base stands for nothing as long as `open` says that none is known. evidence: why
+    the base is said to hold the release. package: what Python imports. cuda: what the arch asks
+    for. companions, same_version: as in `Plan`. source: the engine that compiles, where one does.
+    open: what is not pinned, for a person.
     """
 
-    recipe: Recipe
-    release: Release
-    arch: Arch
-    series: str
-    series_sha256: str
-    patched: str
-    patches: tuple[Patch, ...]
-    layout: Layout
+    inputs: Inputs
     engine: Engine
     why: str
-    base: PinnedBase | None
-    evidence: str | None
-    told: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def checkout(self) -> Mapping[str, bool]:
-        """What the checkout of the sources needs."""
-        upstream = self.recipe.upstream
-        return {"submodules": upstream.submodules, "lfs": upstream.lfs}
-
-    @property
-    def build_args(self) -> Mapping[str, str]:
-        """What the build from source is told; nothing for an overlay."""
-        if self.engine is Engine.OVERLAY:
-            return {}
-        return {
-            **self.recipe.arch(self.arch.name).build_args,
-            **self.told.get("args", {}),
-        }
+    patches: tuple[Patch, ...]
+    layout: Layout
+    package: str
+    cuda: str
+    evidence: str | None = None
+    companions: tuple[Companion, ...] = ()
+    same_version: tuple[str, ...] = ()
+    source: Source | None = None
+    based: bool = True
 
     @property
     def open(self) -> tuple[str, ...]:
         """What is not pinned yet, each with what to do."""
-        if self.base is not None:
-            return ()
-        what = "to lay the files on" if self.engine is Engine.OVERLAY else "to build in"
-        return (f"no image {what} is known by digest: say --base IMAGE@sha256:…",)
+        missing = []
+        if not self.based:
+            what = "to lay the files on" if self.engine is Engine.OVERLAY else "to build in"
+            missing.append(f"no image {what} is known by digest: say --base IMAGE@sha256:…")
+        if self.engine is not Engine.OVERLAY and not self.inputs.engine_version:
+            missing.append(
+                f"the version of {self.engine} is known where it runs: `stackpatch doctor`"
+            )
+        return tuple(missing)
 
     @property
     def key(self) -> str:
@@ -92,93 +81,60 @@ class TreePlan:
     @property
     def folder(self) -> str:
         """Where the result goes below the output folder: STACK/VERSION/ARCH."""
-        return posixpath.join(self.recipe.stack, self.patched, self.arch.name)
+        return posixpath.join(self.inputs.stack, self.inputs.patched, self.inputs.arch)
 
     def json(self) -> dict[str, Any]:
-        """Everything that the bytes of the build depend on."""
-        release, base = self.release, self.base
-        return {
-            "stack": self.recipe.stack,
-            "version": release.version,
-            "patched-version": self.patched,
-            "upstream": {
-                "git": self.recipe.upstream.git,
-                "tag": release.tag,
-                "commit": release.commit,
-                "commit-evidence": release.commit_evidence.kind.value,
-                **self.checkout,
-            },
-            "epoch": release.epoch,
-            "wheel": None,
-            "layout": [[rule.here, rule.git] for rule in self.layout.rules],
-            "series": {
-                "name": self.series,
-                "sha256": self.series_sha256,
-                "patches": [{"name": p.name, "sha256": p.sha256} for p in self.patches],
-            },
-            "arch": {
-                "name": self.arch.name,
-                "platform": self.arch.platform,
-                "env": dict(self.recipe.arch(self.arch.name).env),
-            },
-            "requires": dict(release.requires),
-            "base": None
-            if base is None
-            else {"digest": base.digest, "name": base.name, "site": base.site},
-            "engine": {
-                "name": self.engine.value,
-                "version": TREE_VERSION,
-                "build-args": dict(self.build_args),
-                **{name: value for name, value in self.told.items() if name != "args"},
-            },
-            "stackpatch": stackpatch.__version__,
-        }
+        """Everything that the bytes of the build depend on; no base while none is known."""
+        document = self.inputs.json()
+        return document if self.based else {**document, "base": None}
 
     def lines(self) -> tuple[str, ...]:
         """The plan for a person to read."""
-        release, arch = self.release, self.arch
-        settings = self.recipe.arch(arch.name)
-        env = " ".join(f"{name}={value}" for name, value in sorted(settings.env.items()))
-        needs = [name for name, wanted in (("LFS", self.checkout["lfs"]),) if wanted]
-        needs += ["submodules"] if self.checkout["submodules"] else []
-        what = f"{self.recipe.stack} {release.version} for {arch.name} ({arch.platform})"
+        one = self.inputs
+        env = " ".join(f"{name}={value}" for name, value in sorted(one.env.items()))
         lines = [
-            f"build    {what} as {self.patched}",
-            f"from     {self.recipe.upstream.git}, commit {release.commit}",
-            f"         {release.tag or 'no tag'}; the commit is {release.commit_evidence.kind}",
+            f"build    {one.stack} {one.version} for {one.arch} ({one.platform}) as {one.patched}",
+            f"from     {one.git}, commit {one.commit}",
+            f"         {one.tag or 'no tag'}; the commit is {one.commit_evidence}",
         ]
         if self.engine is not Engine.OVERLAY:
-            lines.append(f"checkout with {' and '.join(sorted(needs)) or 'nothing else'}")
+            names = {"lfs": "LFS", "submodules": "submodules"}
+            needs = [names[name] for name, wanted in sorted(one.checkout.items()) if wanted]
+            lines.append(f"checkout with {' and '.join(needs) or 'nothing else'}")
         count = len(self.patches)
         lines.append(
-            f"series   {self.series}, {count} patch{'es' * (count != 1)}, sha256 "
-            f"{self.series_sha256[:12]}"
+            f"series   {one.series}, {count} patch{'es' * (count != 1)}, sha256 "
+            f"{one.series_sha256[:12]}"
         )
         lines += [f"         {patch.name}" for patch in self.patches]
-        lines += [f"needs    {stack} {version}" for stack, version in release.requires.items()]
-        if self.base is None:
-            lines.append("base     not pinned")
-        elif self.base.digest is None:
-            lines.append("base     scratch")
-        else:
-            lines.append(f"base     {self.base.name or 'image'}@{self.base.digest}")
-            if self.base.site:
-                lines.append(f"         the package is in /{self.base.site}")
-            if self.evidence:
-                lines.append(f"         {' '.join(self.evidence.split())}")
-        lines.append(f"engine   {self.engine}: {self.why}")
-        if "dockerfile" in self.told:
-            lines.append(f"by       its Dockerfile, sha256 {self.told['dockerfile'][:12]}")
-        if self.build_args:
-            words = (f"{name}={value}" for name, value in sorted(self.build_args.items()))
-            lines.append(f"told     {' '.join(words)}, with CUDA {settings.cuda}")
+        lines += [f"needs    {needed(stack)}" for stack in one.requires]
+        lines += self._base_lines()
+        version = f"; {one.engine_version}" if self.source is not None else ""
+        lines.append(f"engine   {self.engine}: {self.why}{version}")
+        if self.source is not None:
+            lines.append(f"by       its Dockerfile, sha256 {self.source.dockerfile[:12]}")
+            words = (f"{name}={value}" for name, value in sorted(self.source.build_args.items()))
+            lines.append(f"told     {' '.join(words) or '-'}, with CUDA {self.cuda}")
         lines += [
             f"env      {env or '-'}",
-            f"time     {rfc3339(release.epoch)}",
+            f"time     {rfc3339(one.epoch)}",
             f"result   {self.folder}, key {self.key[:12]}",
         ]
         lines += [f"open     {text}" for text in self.open] or ["pinned   every input above"]
         return tuple(lines)
+
+    def _base_lines(self) -> list[str]:
+        base = self.inputs.base
+        if not self.based:
+            return ["base     not pinned"]
+        if base.digest is None:
+            return ["base     scratch"]
+        lines = [f"base     {base.name or 'image'}@{base.digest}"]
+        if base.site:
+            lines.append(f"         the package is in /{base.site}")
+        if self.evidence:
+            lines.append(f"         {' '.join(self.evidence.split())}")
+        return lines
 
 
 def has_no_wheel(release: Release) -> bool:
@@ -195,14 +151,18 @@ def plan_tree(
     engine: str = "auto",
     base: PinnedBase | None = None,
     evidence: str | None = None,
-    told: Mapping[str, Any] | None = None,
+    companions: tuple[Companion, ...] = (),
+    requires: tuple[PinnedStack, ...] = (),
+    source: Source | None = None,
 ) -> TreePlan:
-    """Decide a build from git. engine: `auto` or an engine's name. told: as `TreePlan` has it.
+    """Decide a build from git. engine: `auto` or an engine's name.
 
-    base: the image that a person named, resolved; without one, the recipe's for the platform,
-    with its evidence. Raises InputError where the recipe or the series cannot give a build.
+    base: the image to build on, evidence as in the plan; None: not known yet. requires: the
+    stacks that the release needs; companions: those of them that are built too. source: the
+    engine that compiles, needed only to carry out what must be compiled. Raises InputError where
+    the recipe or the series cannot give a build.
     """
-    recipe.arch(arch.name)
+    settings = recipe.arch(arch.name)
     if release.commit is None:
         msg = f"{recipe.stack} {release.version} has neither a wheel nor a commit"
         raise InputError(msg, hint="there is nothing to build it from")
@@ -212,23 +172,50 @@ def plan_tree(
         raise InputError(msg, hint="there is nothing to build; use the release itself")
     rules = recipe.layouts.rules(SourceKind.WHEEL)
     layout = Layout.of((rule.here, rule.git) for rule in rules)
-    chosen, why = _engine(engine, narrowed.patches, layout)
-    if base is None and chosen is Engine.OVERLAY:
-        base, evidence = recorded_base(release, arch)
+    chosen, why = choose_tree_engine(recipe, arch, series, engine)
+    upstream = recipe.upstream
+    version = TREE_VERSION if chosen is Engine.OVERLAY else source.version if source else ""
+    inputs = Inputs(
+        stack=recipe.stack,
+        distribution=upstream.pypi,
+        version=release.version,
+        patched=patched_version(release.version, narrowed.short),
+        git=upstream.git,
+        tag=release.tag,
+        commit=release.commit,
+        commit_evidence=release.commit_evidence.kind.value,
+        epoch=release.epoch,
+        wheel=None,
+        layout=tuple((rule.here, rule.git) for rule in layout.rules),
+        stamp=None,
+        series=release.series,
+        series_sha256=narrowed.digest,
+        patches=tuple(PinnedPatch(patch.name, patch.sha256) for patch in narrowed.patches),
+        arch=arch.name,
+        platform=arch.platform,
+        env=dict(settings.env),
+        shadowed_by=tuple(recipe.shadowed_by),
+        base=base or PinnedBase(None),
+        engine=chosen.value,
+        engine_version=version,
+        stackpatch=stackpatch.__version__,
+        requires=requires,
+        engine_settings=source.pinned() if source else {},
+        checkout={"submodules": upstream.submodules, "lfs": upstream.lfs},
+    )
     return TreePlan(
-        recipe,
-        release,
-        arch,
-        release.series,
-        narrowed.digest,
-        patched_version(release.version, narrowed.short),
-        narrowed.patches,
-        layout,
+        inputs,
         chosen,
         why,
-        base,
+        narrowed.patches,
+        layout,
+        upstream.package,
+        str(settings.cuda),
         evidence,
-        {} if chosen is Engine.OVERLAY else dict(told or {}),
+        companions,
+        tuple(recipe.same_version),
+        source,
+        based=base is not None,
     )
 
 
@@ -248,11 +235,19 @@ def recorded_base(release: Release, arch: Arch) -> tuple[PinnedBase | None, str 
     return None, None
 
 
-def _engine(requested: str, patches: tuple[Patch, ...], layout: Layout) -> tuple[Engine, str]:
-    """The engine that the changed files need, with the reason."""
+def choose_tree_engine(
+    recipe: Recipe, arch: Arch, series: Series, requested: str
+) -> tuple[Engine, str]:
+    """The engine that the changed files need, with the reason.
+
+    requested: `auto` or an engine's name. Raises InputError for one that cannot do it.
+    """
     if requested not in ("auto", *Engine):
         msg = f"unknown engine {requested!r}"
         raise InputError(msg, hint=f"known: auto, {', '.join(Engine)}")
+    rules = recipe.layouts.rules(SourceKind.WHEEL)
+    layout = Layout.of((rule.here, rule.git) for rule in rules)
+    patches = series.for_arch(arch.name).patches
     paths = sorted({path for patch in patches for path in patch.paths})
     compiled = [path for path in paths if must_compile(path)]
     outside = [path for path in paths if path not in compiled and not layout.covers(path)]

@@ -7,139 +7,175 @@ with their digests, never over the network.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import re
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
-from stackpatch.artefacts.engines import EngineBase, EngineRequest
-from stackpatch.artefacts.engines.flags import check_flag
-from stackpatch.artefacts.lock import rfc3339
-from stackpatch.artefacts.overlay import BASE_NAME
+from stackpatch import proc
+from stackpatch.artefacts.engines.context import Executable
+from stackpatch.artefacts.external import Instructions, engine_request, read_instructions
 from stackpatch.errors import InputError
-from stackpatch.model.digest import Digest
-from stackpatch.storage import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stackpatch.artefacts.base import Base
+    from stackpatch.artefacts.engines import EngineRequest
     from stackpatch.artefacts.external import Settings
+    from stackpatch.artefacts.tree_changes import Changed
     from stackpatch.artefacts.tree_plan import TreePlan
+    from stackpatch.artefacts.wheel import WheelResult
     from stackpatch.model.arch import Arch
+    from stackpatch.model.recipe import Recipe
 
-_ARG = re.compile(r"(?m)^\s*ARG\s+([A-Za-z_][A-Za-z0-9_]*)")
 _TOOLS = ("tools/install.py", "tools/source.py")
 # Given by the build itself; a person's own value would make the lock tell something else.
 _OURS = frozenset(
-    {"BASE", "GIT", "COMMIT", "VERSION", "DISTRIBUTION", "PACKAGE", "LFS", "SHADOWED_BY"}
+    {"BASE", "GIT", "COMMIT", "VERSION", "DISTRIBUTION", "PACKAGE", "ALSO", "LFS", "SHADOWED_BY"}
     | {"SOURCE_DATE_EPOCH"}
 )
 
 
-def pinned_dockerfile(
-    dockerfile: Path, args: Mapping[str, str], arch: Arch, cuda: str | None
-) -> dict[str, Any]:
-    """What a plan says of the engine's instructions: digests, and a person's arguments.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Settings that were checked, with what the Dockerfile asks for.
 
-    Raises InputError for a Dockerfile that is not there or builds nothing from source, and for
-    arguments that it does not take or that are wrong for the arch.
+    version: the engine's, empty where it was not asked. recipe_args: the build arguments that the
+    recipe has for the arch. package: what Python imports.
     """
-    try:
-        text = dockerfile.read_bytes()
-        tools = {name: Digest.of_file(dockerfile.parent / name).hex for name in _TOOLS}
-    except OSError as error:
-        msg = f"cannot read {error.filename}: {error.strerror}"
-        hint = "each stack's Dockerfile is dockerfiles/STACK.Dockerfile, beside recipes/"
-        raise InputError(msg, hint=hint) from error
-    declared = frozenset(_ARG.findall(text.decode("utf-8", "replace")))
-    if "COMMIT" not in declared:
-        msg = f"{dockerfile.name} takes no COMMIT: it builds nothing from source"
+
+    settings: Settings
+    version: str
+    instructions: Instructions
+    recipe_args: Mapping[str, str]
+    package: str
+
+    @property
+    def dockerfile(self) -> str:
+        """The Dockerfile's sha256, hex."""
+        return self.instructions.dockerfile
+
+    @property
+    def build_args(self) -> dict[str, str]:
+        """The recipe's arguments and, before them, a person's."""
+        return {**self.recipe_args, **self.settings.args}
+
+    def pinned(self) -> dict[str, Any]:
+        """For the lock; digests are hex."""
+        return {
+            "dockerfile": self.dockerfile,
+            "tools": dict(self.instructions.tools),
+            "args": dict(sorted(self.settings.args.items())),
+            "build-args": dict(sorted(self.recipe_args.items())),
+            "network": self.settings.network,
+            "package": self.package,
+        }
+
+
+def prepare_source(settings: Settings, recipe: Recipe, arch: Arch, version: str) -> Source:
+    """Check the settings against the stack's Dockerfile. version: of the engine, for the lock.
+
+    Raises InputError as `read_instructions`, and for a Dockerfile that builds nothing from source.
+    """
+    read = read_instructions(settings, arch, tools=_TOOLS, ours=_OURS)
+    if "COMMIT" not in read.declared:
+        msg = f"{settings.dockerfile.name} takes no COMMIT: it builds nothing from source"
         raise InputError(msg, hint="lay the series over an image with --engine overlay")
-    for name, value in args.items():
-        if name in _OURS or name not in declared:
-            why = "is given by the build itself" if name in _OURS else "is no ARG of it"
-            msg = f"--build-arg {name}: {why} ({dockerfile.name})"
-            free = ", ".join(sorted(declared - _OURS)) or "none"
-            raise InputError(msg, hint=f"those to be set: {free}")
-        check_flag(name, value, arch, cuda or arch.min_cuda)
-    return {
-        "dockerfile": Digest.of(text).hex,
-        "tools": tools,
-        "args": dict(sorted(args.items())),
-    }
+    args = recipe.arch(arch.name).build_args
+    return Source(settings, version, read, dict(args), recipe.upstream.package)
 
 
-def context_files(
-    changed: Mapping[str, tuple[bytes, int] | None], dockerfile: Path
-) -> dict[str, Path | bytes]:
-    """The build context. changed: by path in the git tree, content and mode, None for removed."""
+def context_files(changed: Changed, dockerfile: Path) -> dict[str, Path | bytes]:
+    """The build context: the tools, the patched files, and the list of them with their digests.
+
+    Raises InputError for a name that the list cannot hold.
+    """
     listed = []
     files: dict[str, Path | bytes] = {name: dockerfile.parent / name for name in _TOOLS}
-    for path, new in sorted(changed.items()):
+    for path, file in sorted(changed.files.items()):
         if "\n" in path:
             msg = f"{path!r} has a line break in its name"
             raise InputError(msg, hint="leave it out of the series")
-        if new is None:
+        if file.content is None:
             listed.append(f"-  {path}\n")
             continue
-        content, _ = new
-        listed.append(f"{hashlib.sha256(content).hexdigest()}  {path}\n")
-        files[f"source/files/{path}"] = content
-    files["source/patched.sha256"] = "".join(listed).encode()
+        listed.append(f"{hashlib.sha256(file.content).hexdigest()}  {path}\n")
+        whole = Executable(file.content) if file.mode & 0o100 else file.content
+        files[f"source/files/{path}"] = whole
+    files["source/patched.sha256"] = "".join(listed).encode("utf-8", "surrogateescape")
     return files
 
 
 def source_request(
     plan: TreePlan,
     base: Base,
-    settings: Settings,
-    changed: Mapping[str, tuple[bytes, int] | None],
+    changed: Changed,
+    wheels: Sequence[tuple[str, WheelResult]],
     *,
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
 ) -> EngineRequest:
-    """What the engine is asked for. Raises InputError."""
-    recipe, release = plan.recipe, plan.release
-    declared = frozenset(_ARG.findall(settings.dockerfile.read_text("utf-8", "replace")))
-    env = recipe.arch(plan.arch.name).env
+    """What the engine is asked for. wheels: of the stacks below, by distribution.
+
+    Raises InputError.
+    """
+    inputs, source = plan.inputs, plan.source
+    assert source is not None  # noqa: S101 - the caller asked for it, for mypy
+    also = (f"{name}={wheel.version}" for name, wheel in wheels)
+    shadows = {*inputs.shadowed_by}
+    for one in plan.companions:
+        shadows.update(one.plan.inputs.shadowed_by)
     given = {
-        "GIT": recipe.upstream.git,
-        "COMMIT": str(release.commit),
-        "VERSION": plan.patched,
-        "DISTRIBUTION": canonicalize_name(recipe.upstream.pypi),
-        "PACKAGE": recipe.upstream.package,
-        "LFS": "*" if recipe.upstream.lfs else "",
-        "SHADOWED_BY": " ".join(sorted(recipe.shadowed_by)),
-        **env,
-        **plan.build_args,
+        "GIT": inputs.git,
+        "COMMIT": str(inputs.commit),
+        "VERSION": inputs.patched,
+        "DISTRIBUTION": canonicalize_name(inputs.distribution),
+        "PACKAGE": source.package,
+        "ALSO": " ".join(also),
+        "LFS": "*" if inputs.checkout.get("lfs") else "",
+        "SHADOWED_BY": " ".join(sorted(shadows)),
+        **inputs.env,
+        **source.build_args,
     }
-    name = base.pinned.name
-    notes = dict(annotations)
-    reference = None
-    if name:
-        notes[BASE_NAME] = name
-        if base.layout is None:
-            head, slash, last = name.rpartition("/")
-            reference = f"{head}{slash}{last.partition(':')[0]}"
-    return EngineRequest(
-        engine=settings.engine,
-        stack=recipe.stack,
-        dockerfile=settings.dockerfile,
-        files=context_files(changed, settings.dockerfile),
-        base=EngineBase(base.image, reference, base.layout),
-        platform=plan.arch.platform,
-        epoch=release.epoch,
-        log=cache_root() / "logs" / f"engine-{plan.key[:16]}.txt",
-        args={key: value for key, value in given.items() if key in declared},
-        env=dict(env),
-        labels=dict(labels),
-        annotations={**notes, "org.opencontainers.image.created": rfc3339(release.epoch)},
-        secrets=settings.secrets,
-        builder=settings.builder,
-        cache_from=settings.cache_from,
-        cache_to=settings.cache_to,
-        network=settings.network,
+    declared = source.instructions.declared
+    if wheels and "ALSO" not in declared:
+        msg = f"{source.settings.dockerfile.name} takes no ALSO: it cannot install a stack below"
+        raise InputError(msg, hint="declare ARG ALSO in it, as dockerfiles/trtllm.Dockerfile does")
+    files = context_files(changed, source.settings.dockerfile)
+    files |= {f"wheel/{wheel.path.name}": wheel.path for _, wheel in wheels}
+    return engine_request(
+        inputs,
+        source.settings,
+        base,
+        files,
+        {key: value for key, value in given.items() if key in declared},
+        labels=labels,
+        annotations=annotations,
     )
+
+
+@contextlib.contextmanager
+def with_git_addresses(request: EngineRequest) -> Iterator[EngineRequest]:
+    """The request with the person's own rewritings of addresses as a secret of its steps.
+
+    `url.….insteadOf` is how git is told of a mirror, and an address may hold a login. What the
+    steps fetch is checked by the commit, so where it comes from changes no byte of the image.
+    """
+    listed = proc.run(
+        ["git", "config", "--null", "--get-regexp", r"^url\..*\.insteadof$"], check=False
+    )
+    if listed.status != 0 or not listed.stdout:
+        yield request
+        return
+    with tempfile.TemporaryDirectory(prefix="stackpatch-git-") as folder:
+        secret = Path(folder) / "gitconfig"
+        secret.touch(mode=0o600)
+        for entry in listed.stdout.decode("utf-8", "surrogateescape").rstrip("\0").split("\0"):
+            name, _, value = entry.partition("\n")
+            proc.run(["git", "config", "--file", secret, "--add", name, value])
+        yield replace(request, secrets={**request.secrets, "git": secret})

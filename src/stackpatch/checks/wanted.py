@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
-from stackpatch.artefacts.making import read_member
-from stackpatch.artefacts.plan import Engine
+from stackpatch.artefacts.labels import image_labels
+from stackpatch.artefacts.patched import read_member
 from stackpatch.artefacts.stamp import stamp_version
 from stackpatch.checks.verify import Expected, Wanted
 from stackpatch.model.digest import Digest
@@ -14,7 +13,7 @@ from stackpatch.model.digest import Digest
 if TYPE_CHECKING:
     from stackpatch.artefacts.build import Prepared
     from stackpatch.artefacts.plan import Plan
-    from stackpatch.artefacts.tree_build import Changed
+    from stackpatch.artefacts.tree_changes import Changed
     from stackpatch.artefacts.tree_plan import TreePlan
 
 
@@ -42,43 +41,23 @@ def wanted_of(plan: Plan, prepared: Prepared, *, editable: bool = False) -> Want
     if editable:
         placed = {plan.layout.to_git(path): one for path, one in files.items()}
         files = {path: one for path, one in placed.items() if path is not None}
-    labels = {
-        "stackpatch.arch": inputs.arch,
-        "stackpatch.series": f"sha256:{inputs.series_sha256}",
-        "stackpatch.stack": inputs.stack,
-        "stackpatch.version": inputs.patched,
-    }
     distribution = None if editable else inputs.distribution
-    return Wanted(inputs.stack, distribution, inputs.patched, files, labels)
+    return Wanted(inputs.stack, distribution, inputs.patched, files, image_labels(inputs))
 
 
-def wanted_of_tree(plan: TreePlan, changed: Changed, *, editable: bool = False) -> Wanted:
+def wanted_of_tree(
+    plan: TreePlan, changed: Changed, *, compiled: bool, editable: bool = False
+) -> Wanted:
     """The files that a series changes of a release that is its commit.
 
-    An overlay leaves the installation's own version; what was built from source has the patched
-    one. editable: by their paths in the git tree.
+    compiled: the image was built from source and states the patched version; an overlay leaves
+    the installation's own. editable: by their paths in the git tree.
     """
     files = {
-        path: Expected(content, _hex(changed.originals.get(path)))
-        for path, content in changed.content.items()
+        path: Expected(file.content, file.original)
+        for path, file in changed.placed(editable=editable).items()
     }
-    if editable:
-        placed = {plan.layout.to_git(path): one for path, one in files.items()}
-        files = {path: one for path, one in placed.items() if path is not None}
-    labels = {
-        "stackpatch.arch": plan.arch.name,
-        "stackpatch.series": f"sha256:{plan.series_sha256}",
-        "stackpatch.stack": plan.recipe.stack,
-        "stackpatch.version": plan.patched,
-    }
-    distribution = None if editable else plan.recipe.upstream.pypi
-    version = plan.release.version if plan.engine is Engine.OVERLAY else plan.patched
-    return Wanted(plan.recipe.stack, distribution, version, files, labels)
-
-
-def _hex(row: str | None) -> str | None:
-    """A sha256 as RECORD writes it, in hex."""
-    if row is None:
-        return None
-    encoded = row.removeprefix("sha256=")
-    return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).hex()
+    inputs = plan.inputs
+    distribution = None if editable else inputs.distribution
+    version = inputs.patched if compiled else inputs.version
+    return Wanted(inputs.stack, distribution, version, files, image_labels(inputs))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,12 +23,13 @@ from stackpatch.cli.engines import (
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from stackpatch.artefacts.base import OpenRemote
-    from stackpatch.artefacts.build import BuildResult
+    from stackpatch.artefacts.build import BuildResult, Planned
     from stackpatch.artefacts.images import RemoteImage
-    from stackpatch.artefacts.plan import Plan
+    from stackpatch.artefacts.locked import Locked
+    from stackpatch.cli.engines import EngineOptions
     from stackpatch.cli.gate_memo import Told
     from stackpatch.cli.progress import Report
     from stackpatch.cli.workspace import Workspace
@@ -99,10 +101,8 @@ def command(
     root: RootOption = None,
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
-    from stackpatch.artefacts.release import build_release, plan_release
-    from stackpatch.artefacts.tree_plan import has_no_wheel
     from stackpatch.checks.proof import how_far, known
-    from stackpatch.cli.engines import EngineOptions, external
+    from stackpatch.cli.engines import EngineOptions
     from stackpatch.cli.locks import (
         check_result,
         differing,
@@ -129,81 +129,43 @@ def command(
         raise InputError(msg, hint="say what to build: STACK --arch ARCH, or --from-lock FILE")
     work = open_workspace(stack, root, offline=offline)
     wanted = parse_arch(arch)
-    if has_no_wheel(work.release):
-        from stackpatch.cli.build_tree import run
-
-        run(
-            work,
-            wanted,
-            engine=engine,
-            base=base,
-            site=site,
-            remote=_remote(offline=offline),
-            out=out,
-            dry_run=dry_run,
-            offline=offline,
-            json=json,
-            locked=locked,
-            save_lock=save_lock,
-            options=EngineOptions(
-                build_args=build_arg or (),
-                cuda=cuda,
-                builder=builder,
-                cache_from=cache_from or (),
-                cache_to=cache_to or (),
-                ca_file=ca_file,
-                pip_config=pip_config,
-                network=network,
-            ),
-        )
-        return
-    plan, base_image = plan_release(
-        work.recipe,
-        work.release,
-        wanted,
-        work.series,
-        engine=engine,
-        base=base or "scratch",
-        site=site,
-        remote=_remote(offline=offline),
-        collection=work.collection,
-        external=external(
-            engine,
-            stack=work.recipe.stack,
-            root=work.collection.root,
-            arch=wanted,
-            build_args=build_arg or (),
-            locked=locked.inputs["engine"] if locked is not None else None,
-            cuda=cuda,
-            builder=builder,
-            cache_from=cache_from or (),
-            cache_to=cache_to or (),
-            ca_file=ca_file,
-            pip_config=pip_config,
-            network=network,
-        ),
+    options = EngineOptions(
+        build_args=build_arg or (),
+        cuda=cuda,
+        builder=builder,
+        cache_from=cache_from or (),
+        cache_to=cache_to or (),
+        ca_file=ca_file,
+        pip_config=pip_config,
+        network=network,
     )
+    job = _job(
+        work,
+        wanted,
+        options,
+        engine=engine,
+        base=base,
+        site=site,
+        locked=locked,
+        offline=offline,
+        dry_run=dry_run,
+    )
+    plan, one = job.plan, job.plan.inputs
     if locked is not None:
-        differing(locked, plan.inputs.json(), json=json)
+        differing(locked, plan.json(), json=json)
     if dry_run:
-        document = {"plan": plan.inputs.json(), "key": plan.key, "folder": str(out / plan.folder)}
-        output.emit("build-plan", document, [*plan.lines(), *base_image.lines()], json=json)
+        document = {
+            "plan": plan.json(),
+            "key": plan.key,
+            "folder": str(out / plan.folder),
+            "open": list(job.open),
+        }
+        output.emit("build-plan", document, [*plan.lines(), *job.base_lines], json=json)
         return
-    one = plan.inputs
     seen = known(work.collection.recipes, one.stack, one.version, one.arch, one.series_sha256)
     advice = for_build(work.recipe.stack, work.release.version, wanted.name)
     with reporting() as report:
-        result = build_release(
-            work.recipe,
-            work.release,
-            wanted,
-            plan,
-            base_image,
-            out=out,
-            offline=offline,
-            report=report,
-            caches=[one.document() for one in advice],
-        )
+        result = job.run(out, report, [one.document() for one in advice])
         told = _gates(work, wanted, plan, report)
     kept = keep_lock(work, result.folder) if save_lock else None
     state = how_far(seen)
@@ -229,6 +191,105 @@ def command(
     output.emit("build", whole, lines, json=json, failure=failure)
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A build that was decided, and how it is carried out: below a folder, telling how far it is,
+    with what to clear where the result is installed.
+
+    open: what is not pinned yet. base_lines: what a person should know of the base.
+    """
+
+    plan: Planned
+    run: Callable[[Path, Report, Sequence[Mapping[str, Any]]], BuildResult]
+    open: Sequence[str] = ()
+    base_lines: Sequence[str] = ()
+
+
+def _job(
+    work: Workspace,
+    arch: Arch,
+    options: EngineOptions,
+    *,
+    engine: str,
+    base: str | None,
+    site: str | None,
+    locked: Locked | None,
+    offline: bool,
+    dry_run: bool,
+) -> _Job:
+    """From the released wheel or, where the release is its commit, from git. Raises InputError."""
+    from stackpatch.artefacts.tree_plan import has_no_wheel
+
+    recipe, release, remote = work.recipe, work.release, _remote(offline=offline)
+    if has_no_wheel(release):
+        from stackpatch.artefacts.tree_build import build_tree
+        from stackpatch.cli.build_tree import planned
+
+        tree, opened = planned(
+            work,
+            arch,
+            engine=engine,
+            base=base,
+            site=site,
+            remote=remote,
+            options=options,
+            locked=locked,
+            dry_run=dry_run,
+        )
+
+        def run_tree(out: Path, report: Report, caches: Sequence[Mapping[str, Any]]) -> BuildResult:
+            assert opened is not None  # noqa: S101 - only a dry run opens none
+            return build_tree(
+                recipe,
+                arch,
+                tree,
+                opened,
+                out=out,
+                offline=offline,
+                report=report,
+                caches=caches,
+            )
+
+        return _Job(tree, run_tree, tree.open)
+    from stackpatch.artefacts.release import build_release, plan_release
+    from stackpatch.cli.engines import external
+
+    plan, found = plan_release(
+        recipe,
+        release,
+        arch,
+        work.series,
+        engine=engine,
+        base=base or "scratch",
+        site=site,
+        remote=remote,
+        collection=work.collection,
+        external=external(
+            engine,
+            options,
+            stack=recipe.stack,
+            root=work.collection.root,
+            arch=arch,
+            locked=locked.inputs["engine"] if locked is not None else None,
+        ),
+    )
+
+    def run_wheel(out: Path, report: Report, caches: Sequence[Mapping[str, Any]]) -> BuildResult:
+        return build_release(
+            recipe,
+            release,
+            arch,
+            plan,
+            found,
+            out=out,
+            offline=offline,
+            report=report,
+            caches=caches,
+        )
+
+    return _Job(plan, run_wheel, base_lines=found.lines())
+
+
 def _remote(*, offline: bool) -> OpenRemote:
     """Opens an image in a registry; imports what speaks with one only when it is called."""
 
@@ -240,7 +301,7 @@ def _remote(*, offline: bool) -> OpenRemote:
     return remote
 
 
-def _gates(work: Workspace, arch: Arch, plan: Plan, report: Report) -> Told | None:
+def _gates(work: Workspace, arch: Arch, plan: Planned, report: Report) -> Told | None:
     """Which gates the series opens, and whether a kernel stands behind them; None: not looked."""
     from stackpatch.cli import gate_memo
 
@@ -260,12 +321,16 @@ def _gates(work: Workspace, arch: Arch, plan: Plan, report: Report) -> Told | No
 def _text(result: BuildResult, advice: Sequence[Advice], state: str) -> list[str]:
     """What was built, what a person must know of it, what to clear where it is installed."""
     document = result.json()
+    wheel = document["wheel"]
     lines = [
         *result.plan.lines(),
         "",
         "reused   nothing changed, so nothing was done" if result.reused else "built",
-        f"wheel    {document['wheel']['path']}",
-        f"         sha256 {document['wheel']['sha256']}",
+        *(
+            ()
+            if wheel is None
+            else (f"wheel    {wheel['path']}", f"         sha256 {wheel['sha256']}")
+        ),
         f"image    {document['image']['path']}  (OCI layout)",
         f"         {document['image']['digest']}",
         f"papers   {document['lock']}",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from stackpatch.cli import terminal
-from stackpatch.errors import InputError
+from stackpatch.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stackpatch.artefacts.external import External, Settings
+    from stackpatch.artefacts.tree_source import Source
     from stackpatch.model.arch import Arch
+    from stackpatch.model.recipe import Recipe
 
 BuilderOption = Annotated[
     str | None,
@@ -92,60 +94,52 @@ class EngineOptions:
 
     def refuse(self) -> None:
         """Raise InputError when one was given: the built-in engine has none."""
-        _refuse(
-            {
-                "--builder": self.builder,
-                "--cache-from": self.cache_from,
-                "--cache-to": self.cache_to,
-                "--ca-file": self.ca_file,
-                "--pip-config": self.pip_config,
-                "--build-arg": self.build_args,
-                "--cuda": self.cuda,
-                "--network": self.network if self.network != "none" else None,
-            }
-        )
+        named = {
+            "--builder": self.builder,
+            "--cache-from": self.cache_from,
+            "--cache-to": self.cache_to,
+            "--ca-file": self.ca_file,
+            "--pip-config": self.pip_config,
+            "--build-arg": self.build_args,
+            "--cuda": self.cuda,
+            "--network": self.network if self.network != "none" else None,
+        }
+        given = next((option for option, value in named.items() if value), None)
+        if given is not None:
+            msg = f"{given} is for the engines buildx and buildah"
+            raise InputError(msg, hint="say --engine buildx or --engine buildah with it")
 
-    def settings(self, engine: str, stack: str, root: Path) -> Settings:
-        """For that engine. root: the folder with dockerfiles/. Its steps need a network."""
+    def settings(
+        self, engine: str, stack: str, root: Path, *, locked: Mapping[str, Any] | None = None
+    ) -> Settings:
+        """For that engine. root: the folder with dockerfiles/. locked: the engine's entry of a
+        lock to build from, which then says the build arguments and the network.
+        """
         from stackpatch.artefacts.external import Settings
 
         secrets = {"ca": self.ca_file, "pip": self.pip_config}
         return Settings(
             engine=cast("Literal['buildx', 'buildah']", engine),
             dockerfile=_dockerfiles(root) / f"{stack}.Dockerfile",
-            args=_pairs(self.build_args),
+            args=_pairs(self.build_args) if locked is None else dict(locked.get("args") or {}),
             cuda=self.cuda,
             builder=self.builder,
             cache_from=tuple(self.cache_from),
             cache_to=tuple(self.cache_to),
             secrets={key: path for key, path in secrets.items() if path is not None},
-            network="default" if self.network == "none" else self.network,
+            network=self.network if locked is None else str(locked.get("network") or "none"),
             progress=_say,
         )
 
 
-def _refuse(named: Mapping[str, object]) -> None:
-    given = next((option for option, value in named.items() if value), None)
-    if given is not None:
-        msg = f"{given} is for the engines buildx and buildah"
-        raise InputError(msg, hint="say --engine buildx or --engine buildah with it")
-
-
 def external(
     engine: str,
+    options: EngineOptions,
     *,
     stack: str,
     root: Path,
     arch: Arch,
-    build_args: Sequence[str] = (),
     locked: Mapping[str, Any] | None = None,
-    cuda: str | None = None,
-    builder: str | None = None,
-    cache_from: Sequence[str] = (),
-    cache_to: Sequence[str] = (),
-    ca_file: Path | None = None,
-    pip_config: Path | None = None,
-    network: str = "none",
 ) -> External | None:
     """The engine that `--engine` names, asked for its version; None for the built-in one.
 
@@ -153,40 +147,46 @@ def external(
     InputError for options that the engine does not have, EnvironmentProblem for the engine.
     """
     if engine not in ("buildx", "buildah"):
-        named = {
-            "--builder": builder,
-            "--cache-from": cache_from,
-            "--cache-to": cache_to,
-            "--ca-file": ca_file,
-            "--pip-config": pip_config,
-            "--build-arg": build_args,
-            "--cuda": cuda,
-            "--network": network if network != "none" else None,
-        }
-        given = next((option for option, value in named.items() if value), None)
-        if given is not None and engine in ("auto", "overlay"):
-            msg = f"{given} is for the engines buildx and buildah"
-            raise InputError(msg, hint="say --engine buildx or --engine buildah with it")
+        if engine in ("auto", "overlay"):
+            options.refuse()
         return None
     from stackpatch.artefacts.engines import identify
-    from stackpatch.artefacts.external import Settings, prepare_external
+    from stackpatch.artefacts.external import prepare_external
 
-    name = cast("Literal['buildx', 'buildah']", engine)
-    secrets = {"ca": ca_file, "pip": pip_config}
-    settings = Settings(
-        engine=name,
-        dockerfile=_dockerfiles(root) / f"{stack}.Dockerfile",
-        args=_pairs(build_args) if locked is None else dict(locked.get("args") or {}),
-        cuda=cuda,
-        builder=builder,
-        cache_from=tuple(cache_from),
-        cache_to=tuple(cache_to),
-        secrets={key: path for key, path in secrets.items() if path is not None},
-        network=network if locked is None else str(locked.get("network") or "none"),
-        progress=_say,
-    )
-    version = identify(name, builder=builder, platform=arch.platform)
+    settings = options.settings(engine, stack, root, locked=locked)
+    version = identify(settings.engine, builder=settings.builder, platform=arch.platform)
     return prepare_external(settings, arch, version)
+
+
+def from_source(
+    engine: str,
+    options: EngineOptions,
+    recipe: Recipe,
+    *,
+    root: Path,
+    arch: Arch,
+    locked: Mapping[str, Any] | None = None,
+    planning: bool = False,
+) -> Source:
+    """The engine that compiles a stack from source; its steps need a network.
+
+    planning: an engine that is not here has no version yet, and that is no error. The rest, and
+    what is raised, as `external`.
+    """
+    from stackpatch.artefacts.engines import identify
+    from stackpatch.artefacts.tree_source import prepare_source
+
+    settings = options.settings(engine, recipe.stack, root, locked=locked)
+    if settings.network == "none":
+        settings = replace(settings, network="default")
+    checked = prepare_source(settings, recipe, arch, "")
+    try:
+        version = identify(settings.engine, builder=settings.builder, platform=arch.platform)
+    except EnvironmentProblem:
+        if not planning:
+            raise
+        version = ""
+    return replace(checked, version=version)
 
 
 def _dockerfiles(root: Path) -> Path:

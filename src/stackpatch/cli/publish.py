@@ -11,6 +11,7 @@ from stackpatch.cli import output
 from stackpatch.cli.context import ArchOption, JsonOption, RootOption
 
 if TYPE_CHECKING:
+    from stackpatch.artefacts.build import Planned
     from stackpatch.cli.workspace import Workspace
     from stackpatch.registry.finished import Finished
     from stackpatch.registry.publish import Published
@@ -74,26 +75,32 @@ def command(
 
 def _finished(work: Workspace, arch: str, out: Path) -> Finished:
     """The build that `build` would find for the recipe as it is now."""
-    from stackpatch.artefacts.release import plan_release
-    from stackpatch.artefacts.tree_plan import has_no_wheel, plan_tree
+    from stackpatch.artefacts.tree_plan import has_no_wheel
     from stackpatch.model.arch import parse_arch
     from stackpatch.registry.finished import open_finished
 
     # Base and engine are what the build chose: the lock has them, the recipe does not.
-    wanted = parse_arch(arch)
-    if has_no_wheel(work.release):
-        tree = plan_tree(work.recipe, work.release, wanted, work.series, engine="overlay")
-        return open_finished(out / tree.folder, tree.json())
-    plan, _ = plan_release(
-        work.recipe,
-        work.release,
-        wanted,
-        work.series,
-        engine="overlay",
-        base="scratch",
-        collection=work.collection,
-    )
-    return open_finished(out / plan.folder, plan.inputs.json())
+    recipe, release, wanted = work.recipe, work.release, parse_arch(arch)
+    plan: Planned
+    if has_no_wheel(release):
+        from stackpatch.artefacts.tree_build import plan_tree_release
+
+        plan, _ = plan_tree_release(
+            recipe, release, wanted, work.series, collection=work.collection, look=False
+        )
+    else:
+        from stackpatch.artefacts.release import plan_release
+
+        plan, _ = plan_release(
+            recipe,
+            release,
+            wanted,
+            work.series,
+            engine="overlay",
+            base="scratch",
+            collection=work.collection,
+        )
+    return open_finished(out / plan.folder, plan.json())
 
 
 def people(done: Published, tag: str) -> list[str]:

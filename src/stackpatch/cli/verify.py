@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stackpatch.artefacts.labels import PLACE
 from stackpatch.cli import output
 from stackpatch.cli.context import ArchOption, JsonOption, OfflineOption, RootOption
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stackpatch.artefacts.base import Opened
     from stackpatch.artefacts.oci import Image
+    from stackpatch.artefacts.plan import Engine
     from stackpatch.checks.verify import Verified, Wanted
     from stackpatch.cli.progress import Report
     from stackpatch.cli.workspace import Workspace
     from stackpatch.model.arch import Arch
     from stackpatch.model.recipe import Release
-
-_PLACE = "stackpatch.place"
 
 
 def command(
@@ -71,7 +73,8 @@ def command(
     if site is None:
         known, site, editable = _place(opened.chosen.image, work.recipe.stack, work.release)
     with reporting() as report:
-        wanted = _wanted(work, wanted_arch, report, editable=editable)
+        shown = opened.chosen.image
+        wanted = _wanted(work, wanted_arch, shown, report, editable=editable)
         found = verify_image(opened.source, opened.chosen.image, wanted, site=site, report=report)
     document = {
         "image": {
@@ -98,18 +101,19 @@ def command(
     output.emit("verify", document, _lines(opened, found, known), json=json, failure=failure)
 
 
-def _wanted(work: Workspace, arch: Arch, report: Report, *, editable: bool) -> Wanted:
+def _wanted(work: Workspace, arch: Arch, image: Image, report: Report, *, editable: bool) -> Wanted:
     """What the series yields: of the released wheel or, where there is none, of the git tree."""
     from stackpatch.artefacts.tree_plan import has_no_wheel, plan_tree
     from stackpatch.checks.wanted import wanted_of, wanted_of_tree
 
     recipe, release, offline = work.recipe, work.release, work.offline
     if has_no_wheel(release):
-        from stackpatch.artefacts.tree_build import changes
+        from stackpatch.artefacts.tree_changes import changes
 
         tree = plan_tree(recipe, release, arch, work.series)
-        changed = changes(tree, offline=offline, report=report)
-        return wanted_of_tree(tree, changed, editable=editable)
+        changed = changes(recipe, tree, offline=offline, report=report)
+        compiled = _made_from_source(image, recipe.stack, tree.engine)
+        return wanted_of_tree(tree, changed, compiled=compiled, editable=editable)
     from stackpatch.artefacts.release import plan_release, prepare_release
 
     plan, _ = plan_release(recipe, release, arch, work.series, engine="overlay", base="scratch")
@@ -117,13 +121,29 @@ def _wanted(work: Workspace, arch: Arch, report: Report, *, editable: bool) -> W
     return wanted_of(plan, prepared, editable=editable)
 
 
+def _made_from_source(image: Image, stack: str, engine: Engine) -> bool:
+    """Whether a release that is its commit was built from source, not laid over.
+
+    By the image's labels, where they are ours: an overlay names the package's place. engine: the
+    one that the series needs, which is taken to have made an image that says nothing.
+    """
+    labels = _labels(image)
+    if labels.get("stackpatch.stack") == stack:
+        return PLACE not in labels
+    return engine.value != "overlay"
+
+
+def _labels(image: Image) -> Mapping[str, object]:
+    return (image.config_json().get("config") or {}).get("Labels") or {}
+
+
 def _place(image: Image, stack: str, release: Release) -> tuple[str | None, str | None, bool]:
     """Who says where the package lies, the folder, and whether it has the git tree.
 
     By the image's own label, which an overlay leaves, or by the recipe, which knows the base.
     """
-    labels = (image.config_json().get("config") or {}).get("Labels") or {}
-    kind, _, folder = str(labels.get(_PLACE) or "").partition(":")
+    labels = _labels(image)
+    kind, _, folder = str(labels.get(PLACE) or "").partition(":")
     own = labels.get("stackpatch.stack") == stack
     if own and kind in ("site", "editable") and folder.startswith("/"):
         return "the image's label", folder, kind == "editable"

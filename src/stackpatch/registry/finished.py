@@ -5,18 +5,16 @@ What was changed by hand, or belongs to another build, is refused here, before a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.artefacts.build import IMAGE, LOCK, PROVENANCE, SBOM
 from stackpatch.artefacts.layout import Layout
-from stackpatch.artefacts.lock import Output, Outputs, canonical, differences, rfc3339
+from stackpatch.artefacts.lock import differences, rfc3339
 from stackpatch.artefacts.locked import read_locked
 from stackpatch.artefacts.oci import Platform
 from stackpatch.artefacts.provenance import PREDICATE
-from stackpatch.artefacts.tree_build import SCHEMA as TREE_SCHEMA
 from stackpatch.errors import FindingError, InputError
 from stackpatch.model.digest import Digest
 from stackpatch.registry.joining import ARCH, RELEASE, SMOKE, STACK, VERSION
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from stackpatch.artefacts.lock import Outputs
     from stackpatch.artefacts.oci import Image
 
 SMOKE_FILE = "smoke.json"
@@ -65,12 +64,11 @@ class Finished:
         """What is put beside the image. The times are the release's, not today's."""
         made = {_CREATED: rfc3339(int(self.inputs["epoch"]))}
         statement = {**made, "in-toto.io/predicate-type": PREDICATE}
-        found = [self._paper(LOCK, "application/vnd.stackpatch.lock.v1+json", made)]
-        listed = {file.path for file in self.outputs.files}
-        if PROVENANCE in listed:
-            found.insert(0, self._paper(PROVENANCE, "application/vnd.in-toto+json", statement))
-        if SBOM in listed:
-            found.insert(0, self._paper(SBOM, "application/vnd.cyclonedx+json", made))
+        found = [
+            self._paper(SBOM, "application/vnd.cyclonedx+json", made),
+            self._paper(PROVENANCE, "application/vnd.in-toto+json", statement),
+            self._paper(LOCK, "application/vnd.stackpatch.lock.v1+json", made),
+        ]
         if self.smoke is not None:
             said = {**made, SMOKE: self.smoke.said}
             found.append(self._paper(SMOKE_FILE, "application/vnd.stackpatch.smoke.v1+json", said))
@@ -101,7 +99,8 @@ def open_finished(folder: Path, expected: Mapping[str, Any]) -> Finished:
     if not (folder / LOCK).is_file():
         msg = f"there is no finished build in {folder}"
         raise InputError(msg, hint="run `stackpatch build` first, or name its folder with --out")
-    inputs, outputs = _read(folder / LOCK)
+    locked = read_locked(folder / LOCK)
+    inputs, outputs = locked.inputs, locked.outputs
     changed = differences(_comparable(inputs, expected), _comparable(expected, expected))
     if changed:
         shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
@@ -114,31 +113,6 @@ def open_finished(folder: Path, expected: Mapping[str, Any]) -> Finished:
     platform = Platform.parse(inputs["arch"]["platform"])
     image = layout.image(platform, Digest.parse(outputs.image))
     return Finished(folder, inputs, outputs, layout, image, _base(inputs), _smoke(folder, outputs))
-
-
-def _read(lock: Path) -> tuple[Mapping[str, Any], Outputs]:
-    """Inputs and outputs, of a build from a wheel or from git. Raises InputError."""
-    try:
-        document = json.loads(lock.read_bytes())
-        if document["schema"] != TREE_SCHEMA:
-            locked = read_locked(lock)
-            return locked.inputs, locked.outputs
-        inputs, outputs = document["inputs"], document["outputs"]
-        key = hashlib.sha256(canonical(inputs)).hexdigest()
-        files = tuple(
-            Output(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in outputs["files"]
-        )
-        image = outputs["image"]
-        # There is no wheel, so no file can be it.
-        made = Outputs(Output("", 0, ""), str(image["digest"]), str(image["index"]), files)
-        stated = document["key"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        msg = f"{lock} is not a lock file of a build ({error!r})"
-        raise InputError(msg, hint="build again", where=str(lock)) from error
-    if key != stated:
-        msg = f"{lock} was edited: its key is not the one of its inputs"
-        raise InputError(msg, hint="build again", where=str(lock))
-    return inputs, made
 
 
 def _comparable(inputs: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +168,9 @@ def _smoke(folder: Path, outputs: Outputs) -> Tried | None:
         msg = f"{path} cannot be read as the result of `stackpatch smoke`"
         raise InputError(msg, hint=_SMOKE_HINT, where=str(path)) from error
     stated = [one for one in about if one is not None]
-    ours = {outputs.wheel.sha256, outputs.image, outputs.index}
+    ours = {outputs.image, outputs.index}
+    if outputs.wheel is not None:
+        ours.add(outputs.wheel.sha256)
     if stated and not any(one in ours for one in stated):
         msg = f"{path} is about another build ({stated[0]}, this one is {outputs.image})"
         raise InputError(msg, hint=_SMOKE_HINT, where=str(path))

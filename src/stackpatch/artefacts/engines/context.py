@@ -24,6 +24,10 @@ DOCKERFILE = "Dockerfile"
 CONTEXT_TIME = 315_532_800
 
 
+class Executable(bytes):
+    """Content of a file of the context that may be run."""
+
+
 def write_context(
     folder: Path, dockerfile: Path, files: Mapping[str, Path | bytes], *, skip: tuple[str, ...] = ()
 ) -> None:
@@ -46,6 +50,7 @@ def write_context(
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(source, bytes):
             target.write_bytes(source)
+            target.chmod(0o755 if isinstance(source, Executable) else 0o644)
         elif source.is_dir():
             _copy_tree(source, target, skip)
         else:
