@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -99,6 +100,20 @@ def test_the_wheel_is_the_same_under_another_umask_and_time_zone(
     again = build_wheel(tmp_path, umask=0o077, TZ="Asia/Kathmandu", LC_ALL="C")
     assert again.name == wheel.name
     assert sha256(again) == sha256(wheel)
+
+
+def test_the_sdist_holds_every_file_of_the_repository(tmp_path: Path) -> None:
+    """So that both commands of the README work from it: `make` needs constraints.txt, scripts/."""
+    argv = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory"]
+    subprocess.run([*argv, tmp_path], cwd=CHECKOUT, check=True, capture_output=True, timeout=300)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True, text=True
+    )
+    tracked = {name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}
+    assert tracked - held == set()
 
 
 def sha256(path: Path) -> str:
