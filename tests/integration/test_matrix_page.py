@@ -116,7 +116,7 @@ class Browser:
 @pytest.fixture
 def shown(tmp_path: Path) -> Iterator[Browser]:
     if shutil.which("chromedriver") is None or shutil.which("chromium") is None:
-        pytest.fail("the page is checked in Chromium: `make browser` installs it (Debian, root)")
+        pytest.fail("the page is checked in Chromium: `make tools` installs it (Debian, root)")
     driver = subprocess.Popen(
         ("chromedriver", "--port=0"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
