@@ -15,7 +15,6 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field
-from pydantic_core.core_schema import no_info_after_validator_function
 
 from stackpatch.model.arch import CodeArch
 
@@ -50,7 +49,7 @@ class _Like:
     want: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return no_info_after_validator_function(self._matched, handler(source))
+        return AfterValidator(self._matched).__get_pydantic_core_schema__(source, handler)
 
     def __get_pydantic_json_schema__(
         self, schema: Any, handler: GetJsonSchemaHandler
