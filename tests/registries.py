@@ -1,19 +1,16 @@
 """Real registries on loopback for tests: Debian's docker-registry, one process a registry.
 
-The binary is the one that `scripts/engine` unpacked, else `docker-registry` on PATH, else it is
-fetched from Debian trixie by apt (checked by apt's own signatures) into the tests' cache.
+The binary is the one that `scripts/engine` unpacked, else the one of `tests/debian.py`.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -24,53 +21,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.debian import program_of_debian
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def registry_program() -> str:
     """The docker-registry binary; fetched once when there is none."""
     cache = Path(os.environ["STACKPATCH_TEST_CACHE"])
     engine = Path(os.environ.get("STACKPATCH_ENGINE_DIR") or cache.parent / "stackpatch-engine")
-    kept = cache / "docker-registry-trixie"
-    for path in (engine / "root/usr/bin/docker-registry", kept / "root/usr/bin/docker-registry"):
-        if path.is_file():
-            return str(path)
-    if found := shutil.which("docker-registry"):
-        return found
-    kept.mkdir(parents=True, exist_ok=True)
-    with (kept / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (kept / "root").is_dir():
-            _fetch(kept)
-    return str(kept / "root/usr/bin/docker-registry")
-
-
-def _fetch(kept: Path) -> None:
-    """Debian trixie's package, without touching apt's own lists."""
-    assert _KEYRING.is_file(), "no docker-registry, and not on Debian: install one on PATH"
-    mirror = os.environ.get("STACKPATCH_ENGINE_MIRROR", "http://deb.debian.org/debian")
-    (kept / "lists/partial").mkdir(parents=True, exist_ok=True)
-    (kept / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
-    (kept / "sources").write_text(f"deb [signed-by={_KEYRING}] {mirror} trixie main\n")
-    settings = {
-        "Dir::Etc::sourcelist": kept / "sources",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State::Lists": kept / "lists",
-        "Dir::Cache": kept / "cache",
-        "Acquire::Languages": "none",
-        "APT::Sandbox::User": "root",
-    }
-    options = [f"-o{key}={value}" for key, value in settings.items()]
-    for words in (["update"], ["download", "docker-registry"]):
-        subprocess.run(
-            ["apt-get", "-qq", *options, *words], cwd=kept, check=True, capture_output=True
-        )
-    (package,) = kept.glob("docker-registry_*.deb")
-    subprocess.run(["dpkg", "-x", package, kept / "new"], check=True)
-    (kept / "new").rename(kept / "root")
+    started = engine / "root/usr/bin/docker-registry"
+    return str(started) if started.is_file() else program_of_debian("docker-registry")
 
 
 @dataclass

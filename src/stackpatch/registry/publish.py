@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stackpatch import proc
 from stackpatch.artefacts.oci import INDEX, Descriptor
 from stackpatch.errors import EnvironmentProblem, FindingError
 from stackpatch.model.digest import Digest
@@ -21,6 +20,7 @@ from stackpatch.registry.client import Registry
 from stackpatch.registry.joining import entry_for, holds, join
 from stackpatch.registry.push import CHUNK, How, Pusher
 from stackpatch.registry.referrers import Attached, attach
+from stackpatch.registry.signing import check_cosign, sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Report = Callable[[str, int, int | None], None]
 
 _ROUNDS = 6
-_SIGN_SECONDS = 600.0
 # How long the tag is watched after it moved: a multiple of the time between our last look and our
 # move, in which another publisher may have looked too; within these bounds, in seconds.
 _WATCH = 4.0
@@ -93,13 +92,18 @@ class Published:
 
 @dataclass(slots=True)
 class Publication:
-    """One build on its way to one tag. chunk: bytes of a request, where a layer is larger."""
+    """One build on its way to one tag. chunk: bytes of a request, where a layer is larger.
+
+    cosign: options for `cosign sign`, where the index is to be signed. say: gets what it prints.
+    """
 
     finished: Finished
     registry: Registry
     tag: str
     replace: bool = False
     sign: bool = False
+    cosign: tuple[str, ...] = ()
+    say: Callable[[str], object] = lambda _: None
     report: Report = lambda *_: None
     limits: Limits | None = None
     chunk: int = CHUNK
@@ -115,9 +119,8 @@ class Publication:
     def run(self) -> Published:
         """Publish. Raises FindingError where the tag must not move, EnvironmentProblem else."""
         finished, registry = self.finished, self.registry
-        if self.sign and proc.find("cosign") is None:
-            msg = "--sign needs cosign, which is not on PATH"
-            raise EnvironmentProblem(msg, hint="install cosign, or publish without --sign")
+        if self.sign:
+            check_cosign(self.cosign)
         image = finished.image
         entry = entry_for(image.descriptor, image.platform, finished.annotations)
         # Before a byte is sent: whether the tag may move at all.
@@ -219,14 +222,14 @@ class Publication:
         """Let cosign sign the index by its digest, once, before the tag names it."""
         if not self.sign or digest in self._signed:
             return
-        at = str(self.registry.reference.at(digest))
-        done = proc.run(["cosign", "sign", "--yes", at], timeout=_SIGN_SECONDS, check=False)
-        if done.status != 0:
-            said = self.registry.session.secrets.hide(done.error_text()).splitlines()[-1:]
-            msg = f"cosign could not sign {at}: {' '.join(said) or f'status {done.status}'}"
-            raise EnvironmentProblem(
-                msg, hint="nothing was tagged; sign in to cosign and run again"
-            )
+        session = self.registry.session
+        sign(
+            self.registry.reference.at(digest),
+            self.cosign,
+            plain=session.url("").startswith("http:"),
+            secrets=session.secrets,
+            say=self.say,
+        )
         self._signed.add(digest)
 
 
