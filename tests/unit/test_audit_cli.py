@@ -85,7 +85,7 @@ def test_no_gpu_code_at_all_is_status_0_and_said(
 ) -> None:
     (tmp_path / "a.py").write_text("pass\n")
     assert main(["audit", str(tmp_path), "--arch", "sm121"]) == 0
-    assert capsys.readouterr().out == f"no GPU code in {tmp_path} (1 files)\n"
+    assert capsys.readouterr().out == f"no GPU code in {tmp_path} (1 file)\n"
 
 
 def test_ptx_can_be_refused(run: Any) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import random
 import struct
-import subprocess
-import sys
 import tarfile
 import threading
 import tracemalloc
@@ -32,7 +32,7 @@ from stackpatch.checks.inflate import GZIP, Inflated, opened
 from stackpatch.checks.members import Member, Unread
 from stackpatch.checks.targets import TargetKind, target_kind
 from stackpatch.checks.zips import zip_members
-from stackpatch.errors import EnvironmentProblem, InputError
+from stackpatch.errors import InputError
 from stackpatch.model.arch import ARCHES, parse_arch
 
 if TYPE_CHECKING:
@@ -331,73 +331,55 @@ def test_unreadable_files_are_told(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_archives_inside_are_said_to_be_unread(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "dist", {"a.whl": b"PK", "b.tar.gz": b"", "k.cubin": SM121A})
-    found = look(root)
-    assert set(unread(found)) == {"a.whl", "b.tar.gz"}
+@pytest.mark.parametrize("holder", ["folder", "wheel", "tar"])
+def test_archives_inside_are_said_to_be_unread(tmp_path: Path, holder: str) -> None:
+    inner = make_zip(tmp_path / "inner.zip", {"k.cubin": SM90A}, compression=zipfile.ZIP_DEFLATED)
+    files = {"a.whl": inner.read_bytes(), "p/b.TAR.gz": b"", "k.cubin": SM121A, "c.tar.xz": b""}
+    if holder == "folder":
+        target = make_folder(tmp_path / "dist", files)
+    elif holder == "wheel":
+        target = make_zip(tmp_path / "x.whl", files, compression=zipfile.ZIP_DEFLATED)
+    else:
+        target = tmp_path / "x.tar"
+        target.write_bytes(tar_layer(files))
+    found = look(target)
+    assert set(unread(found)) == {"a.whl", "p/b.TAR.gz", "c.tar.xz"}
     assert "audit it by itself" in unread(found)["a.whl"]
     assert standings(found) == {"k.cubin": "native"}
+    assert look(target, strict=True).missing == ("a.whl", "c.tar.xz", "p/b.TAR.gz")
+    assert look(target, strict=True, ignore=("*.whl", "*.[tT]*")).missing == ()
 
 
-# Python environments
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_a_compressed_file_is_read_as_what_it_expands_to(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "k.cubin.packed"
+    path.write_bytes(pack(SM90A))
+    assert standings(look(path)) == {"k.cubin.packed": "missing"}
+    path.write_bytes(pack(SM90A)[:-40])
+    found = look(path)
+    assert standings(found) == {"k.cubin.packed": "unknown"}
+    assert found.missing == ()
 
 
-def test_a_virtual_environment(tmp_path: Path) -> None:
-    venv = tmp_path / "venv"
-    site = venv / "lib" / "python3.11" / "site-packages"
-    make_folder(site, FILES)
-    make_folder(venv, {"pyvenv.cfg": b"home = /usr/bin\n", "share/k.cubin": SM90A})
-    (venv / "lib64").symlink_to("lib")
-    found = look(venv)
-    assert found.kind is TargetKind.ENVIRONMENT
-    assert standings(found) == EXPECTED  # once, and nothing outside of site-packages
-
-
-def test_two_site_folders_are_told_apart(tmp_path: Path) -> None:
-    venv = make_folder(tmp_path / "venv", {"pyvenv.cfg": b""})
-    for lib in ("lib/python3.11", "lib64/python3.11"):
-        make_folder(venv / lib / "site-packages", {"k.cubin": SM121A})
-    found = look(venv)
-    assert [Path(file.path).name for file in found.files] == ["k.cubin"] * 2
-    assert {Path(file.path).parts[-4] for file in found.files} == {"lib", "lib64"}
-
-
-def test_an_environment_without_packages_is_refused(tmp_path: Path) -> None:
-    venv = make_folder(tmp_path / "venv", {"pyvenv.cfg": b""})
-    with pytest.raises(InputError, match="no folder with installed packages"):
-        look(venv)
-
-
-def test_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "v"], check=True)
-    (site,) = (tmp_path / "v").glob("lib/python*/site-packages")
-    make_folder(site, FILES)
-    editable = make_folder(tmp_path / "src", {"q/k.cubin": SM121A})
-    (site / "q.pth").write_text(f"{editable}\n")
-    monkeypatch.setenv("PYTHONPATH", str(make_folder(tmp_path / "path", {"z.cubin": SM90A})))
-    found = look(tmp_path / "v" / "bin" / "python")
-    assert found.kind is TargetKind.ENVIRONMENT
-    names = {Path(file.path).name: str(file.standing) for file in found.files}
-    assert names == {
-        "a.so": "native",
-        "b.cubin": "missing",
-        "e.bin": "native",
-        "k.cubin": "native",  # the editable install
-    }
-
-
-@pytest.mark.parametrize("answer", ["exit 3", "echo nonsense", 'echo "[[1]]"', "echo 7", "exit 0"])
-def test_an_interpreter_that_does_not_answer(tmp_path: Path, answer: str) -> None:
-    fake = tmp_path / "python3"
-    fake.write_text(f"#!/bin/sh\n{answer}\n")
-    fake.chmod(0o755)
-    with pytest.raises(EnvironmentProblem):
-        look(fake)
-
-
-def test_a_file_named_python_that_cannot_run_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "python").write_bytes(SM121A)
-    assert look(tmp_path / "python").kind is TargetKind.FILE
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.tar.xz", lzma.compress(SM90A), "packed with xz"),
+        ("x.tar.bz2", bz2.compress(SM90A), "packed with bzip2"),
+        ("x.7z", b"7z\xbc\xaf\x27\x1c" + bytes(40), "packed with 7z"),
+        ("x.deb", b"!<arch>\ndebian-binary   1 ", "packed with deb"),
+        ("x.whl", b"<html>404</html>", "begins like none"),
+        ("x.tar.gz", b"", "begins like none"),
+    ],
+)
+def test_what_is_packed_in_another_way_is_not_called_free_of_code(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        look(tmp_path / name)
 
 
 # Tars
@@ -509,6 +491,38 @@ def test_a_gzip_stream_that_ends_early_is_damage() -> None:
     assert source.read(1000) == bytes(100)
     with pytest.raises(DamagedError, match="ends early"):
         source.read(1000)
+
+
+SKIPPABLE = struct.pack("<II", 0x184D2A50, 10) + bytes(10)
+
+
+def all_of(packed: bytes) -> bytes:
+    source, found = opened(io.BytesIO(packed)), b""
+    while piece := source.read(7):
+        found += piece
+    return found
+
+
+@pytest.mark.parametrize("cut", [*range(1, 18), *range(19, 40)])  # at 18 the first frame is whole
+def test_zstd_that_ends_early_is_damage_wherever_it_is_cut(cut: int) -> None:
+    content = random.Random(3).randbytes(100)
+    packed = zstandard.compress(content) + SKIPPABLE
+    assert all_of(packed + packed) == content * 2
+    with pytest.raises(DamagedError, match="ends early"):
+        all_of(packed[:-cut])
+
+
+def test_a_zstd_bomb_takes_no_memory_to_speak_of() -> None:
+    source, passed = opened(io.BytesIO(zstandard.compress(bytes(1 << 28)))), 0
+    tracemalloc.start()
+    try:
+        while piece := source.read(1 << 18):
+            passed += len(piece)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert passed == 1 << 28
+    assert peak < 100 << 20
 
 
 # Images

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from stackpatch.checks.code import Code, Form
-from stackpatch.checks.members import Alias, Member, Unread
+from stackpatch.checks.members import Alias, Member, Unread, is_archive
 from stackpatch.checks.scan import Findings, scan
 from stackpatch.checks.targets import TargetKind, target_kind, target_members
 
@@ -225,6 +225,9 @@ def _gather(
             case Alias():
                 if member.of in found.files:
                     found.files[member.path] = found.files[member.of]
+            case Member() if is_archive(member.path):
+                why = "an archive inside the target is not opened; audit it by itself"
+                found.unread.append(Unread(member.path, why))
             case Member():
                 findings = scan(member.path, member.source)
                 found.looked_at += 1

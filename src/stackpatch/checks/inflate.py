@@ -5,7 +5,7 @@ ISA-L inflates twice as fast as zlib, and inflating is most of the work in a whe
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from isal import isal_zlib
 
@@ -21,6 +21,8 @@ _ERROR: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
 _PIECE = 1 << 16
 # One piece gives at most this much at a time: 64 KiB of a bomb would be 64 MiB.
 _MOST = 1 << 20
+# All that one piece gives comes at once, and a zstd block of 4 bytes may give 128 KiB.
+_ZSTD_PIECE = 1 << 10
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -78,23 +80,38 @@ class Inflated:
 
 
 class Unzstd:
-    """What zstd frames expand to."""
+    """What zstd frames expand to, several in a row as one.
+
+    Not zstandard's own stream reader: that one takes a frame that is cut off for a whole one.
+    """
 
     def __init__(self, file: Readable) -> None:
         import zstandard
 
+        self._file = file
         # The zstd program accepts windows of 128 MiB; half of that keeps what we promise of memory.
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 26)
-        self._reader = decompressor.stream_reader(cast("IO[bytes]", file), read_across_frames=True)
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 26)
         self._error = zstandard.ZstdError
+        self._frame = self._decompressor.decompressobj()
+        self._ready = memoryview(b"")
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes."""
-        try:
-            return self._reader.read(min(size, _MOST))
-        except self._error as error:
-            msg = f"damaged compressed data: {error}"
-            raise DamagedError(msg) from error
+        while not self._ready:
+            if self._frame.eof:
+                if not (fresh := self._frame.unused_data or self._file.read(_ZSTD_PIECE)):
+                    return b""
+                self._frame = self._decompressor.decompressobj()
+            elif not (fresh := self._file.read(_ZSTD_PIECE)):
+                msg = "compressed data ends early"
+                raise DamagedError(msg)
+            try:
+                self._ready = memoryview(self._frame.decompress(fresh))
+            except self._error as error:
+                msg = f"damaged compressed data: {error}"
+                raise DamagedError(msg) from error
+        piece, self._ready = self._ready[:size], self._ready[size:]
+        return bytes(piece)
 
     def skip(self, size: int) -> int:
         """Produce and drop."""
@@ -118,6 +135,11 @@ class Pushed:
     def skip(self, size: int) -> int:
         """Read and drop."""
         return skip_by_reading(self.read, size)
+
+
+def is_compressed(start: bytes) -> bool:
+    """Whether `opened` expands a stream that begins with these bytes."""
+    return start[:2] == GZIP_MAGIC or start[:4] == ZSTD_MAGIC
 
 
 def opened(file: Readable) -> Inflated | Unzstd | Pushed:

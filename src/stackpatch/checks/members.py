@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stackpatch.checks.window import Source
 
+_ARCHIVES = (
+    *(".whl", ".zip", ".egg", ".conda", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".deb", ".rpm"),
+    *(".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -34,3 +39,8 @@ class Unread:
 
 
 Found = Member | Alias | Unread
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file's name says that it holds other files, which an audit does not open."""
+    return path.lower().endswith(_ARCHIVES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -10,15 +9,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackpatch import proc
 from stackpatch.checks.code import DamagedError
-from stackpatch.checks.inflate import Pushed, opened
+from stackpatch.checks.environments import environment
+from stackpatch.checks.inflate import Pushed, is_compressed, opened
 from stackpatch.checks.layers import image_members, remote_members
-from stackpatch.checks.members import Found, Member, Unread
+from stackpatch.checks.members import Found, Member, Unread, is_archive
 from stackpatch.checks.tars import is_tar, tar_members
 from stackpatch.checks.window import FileSource, Source
 from stackpatch.checks.zips import is_zip, zip_members
-from stackpatch.errors import EnvironmentProblem, InputError
+from stackpatch.errors import InputError
 from stackpatch.model.digest import Digest
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from stackpatch.artefacts.base import OpenRemote
 
 _SNIFF = 512
-_ARCHIVES = (".whl", ".zip", ".egg", ".conda", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2")
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*")
 # As skopeo and podman call them.
 ENGINE = "docker-daemon:"
@@ -36,9 +34,16 @@ REGISTRY = "docker://"
 _IMAGE = re.compile(
     r"(?:[\w.-]+(?::\d+)?/)?[a-z0-9][\w.-]*(?:/[\w.-]+)*(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
 )
-# Prints what the interpreter imports from, without what the caller's environment would add.
-_ASK = "import json, sys; print(json.dumps(sys.path))"
-_ASK_TIMEOUT = 60.0
+# How files begin that hold others in a way that is not read here.
+_NOT_READ = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+    b"!<arch>\ndebian-binary": "deb",
+    b"\xed\xab\xee\xdb": "rpm",
+    b"hsqs": "squashfs",
+}
 
 
 class TargetKind(StrEnum):
@@ -106,14 +111,15 @@ def target_members(
             with _opened(path) as source:
                 yield from tar_members(opened(source))
         case TargetKind.FILE:
-            with _opened(path) as source:
-                yield Member(path.name, source)
+            yield from _single(path)
         case TargetKind.FOLDER:
             yield from folder_members(path)
         case TargetKind.ENVIRONMENT:
-            folders = environment_folders(path)
-            for folder in folders:
-                yield from folder_members(folder, "" if len(folders) == 1 else f"{folder}/")
+            found = environment(path)
+            for folder in found.folders:
+                prefix = "" if len(found.folders) == 1 else f"{folder}/"
+                yield from folder_members(folder, prefix)
+            yield from found.beyond
         case TargetKind.IMAGE:
             layout, digest = _split(target)
             yield from image_members(layout, platform, digest)
@@ -168,46 +174,25 @@ def folder_members(root: Path, prefix: str = "") -> Iterator[Found]:
         waiting += reversed(below)
 
 
-def environment_folders(path: Path) -> tuple[Path, ...]:
-    """The folders with installed packages of a virtual environment or an interpreter.
+def _single(path: Path) -> Iterator[Found]:
+    """A file that is neither a zip nor a tar; one that is compressed is read as what it expands to.
 
-    Raises InputError for an environment without any, EnvironmentProblem when the interpreter
-    does not run.
+    Raises InputError for one that holds others in a way that is not read here.
     """
-    if path.is_dir():
-        found = [
-            folder
-            for pattern in ("lib/python*/site-packages", "lib64/python*/site-packages")
-            for folder in sorted(path.glob(pattern))
-        ]
-        found += [folder for folder in (path / "Lib" / "site-packages",) if folder.is_dir()]
-    else:
-        # -I: without PYTHONPATH, the current folder and the user's own site folder.
-        asked = proc.run([path.absolute(), "-I", "-c", _ASK], timeout=_ASK_TIMEOUT).text()
-        try:
-            entries = [Path(entry) for entry in json.loads(asked)]
-        except (ValueError, TypeError) as error:
-            msg = f"{path} does not answer like a Python interpreter"
-            raise EnvironmentProblem(msg) from error
-        standard = {Path(os.path.realpath(e)) for e in entries if (e / "os.py").is_file()}
-        found = [
-            entry
-            for entry in entries
-            if entry.is_dir()
-            and not any(Path(os.path.realpath(entry)) in (s, s / "lib-dynload") for s in standard)
-        ]
-    unique = {os.path.realpath(folder): folder for folder in reversed(found)}
-    if not unique:
-        msg = f"{path} has no folder with installed packages"
-        raise InputError(msg, hint="name the site-packages folder itself")
-    return tuple(sorted(unique.values()))
+    with _opened(path) as source:
+        start = source.read(_SNIFF)
+    packing = next((name for magic, name in _NOT_READ.items() if start.startswith(magic)), None)
+    if packing is not None:
+        msg = f"{path} is packed with {packing}, which is not read here"
+        raise InputError(msg, hint="unpack it and audit the folder", where=str(path))
+    if is_archive(path.name) and not is_compressed(start):
+        msg = f"{path} is no whole archive: it begins like none that is read here"
+        raise InputError(msg, hint="fetch it again", where=str(path))
+    with _opened(path) as source:
+        yield Member(path.name, opened(source) if is_compressed(start) else source)
 
 
 def _file(path: str, shown: str) -> Iterator[Found]:
-    """One file; an archive among files is said to be unread, not silently passed over."""
-    if path.lower().endswith(_ARCHIVES):
-        yield Unread(shown, "an archive inside the target is not opened; audit it by itself")
-        return
     try:
         source = FileSource(Path(path))
     except OSError as error:

@@ -112,9 +112,10 @@ def command(
     failure = None
     if found.missing:
         count = len(found.missing)
+        verb = "has" if count == 1 else "have"
         failure = FindingError(
-            f"{count} {'file has' if count == 1 else 'files have'} no code that runs on "
-            f"{found.arch.name}" + (", or none that is known to" if strict else ""),
+            f"{_files(count)} {verb} no code that runs on {found.arch.name}"
+            + (", or none that is known to run there" if strict else ""),
             hint="--ignore PATTERN passes over files that the arch does not need",
         )
     whole = {**document(found), **more}
@@ -152,9 +153,9 @@ def people(found: Audit) -> list[str]:
 
     arch = found.arch.name
     if not found.files:
-        lines = [f"no GPU code in {found.target} ({found.looked_at} files)"]
-        return lines + _unread(found)
-    lines = [f"{len(found.files)} files with GPU code in {found.target} ({found.kind})"]
+        where = f"what was read of {found.target}" if found.unread else found.target
+        return [f"no GPU code in {where} ({_files(found.looked_at)})", *_unread(found)]
+    lines = [f"{_files(len(found.files))} with GPU code in {found.target} ({found.kind})"]
     for standing in Standing:
         if files := found.standing(standing):
             lines.append(f"  {len(files):>6}  {_explain(standing, arch)}")
@@ -165,6 +166,10 @@ def people(found: Audit) -> list[str]:
         f"runs only in parts on {arch}", tuple(file for file in found.files if file.partial)
     )
     return [*lines, *_unread(found)]
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _explain(standing: str, arch: str) -> str:
