@@ -110,6 +110,20 @@ def test_without_a_common_history_that_is_said(project: Project, unrelated: bool
     assert row["verdict"] == "upstreamed", "the effect is there all the same"
 
 
+def test_a_namesake_of_old_drops_no_patch(tmp_path: Path, index: Server) -> None:
+    """b.py has an open `build` of its own; ours went to another file under another name."""
+    files = {"a.py": gate(STRICT), "b.py": gate(RELAXED)}
+    project = Project(tmp_path, index, files, open_gate("a"))
+    moved = gate(STRICT).replace("def build", "def make")
+    project.up.release("2.0", {"a.py": None, "c.py": moved})
+    (row,) = judged(project, "--at", "git:v2.0")["patches"]
+    assert (row["verdict"], row["since"]) == ("unsure", None)
+    matrix = project.run("matrix", "demo", "--refs", "git:v2.0", "--json").document
+    assert matrix["patches"][0]["cells"][0]["verdict"] == "unsure"
+    ran = project.run("rebase", "demo", "--onto", "git:v2.0", "--dry-run", "--json")
+    assert (ran.status, ran.document["patches"][0]["outcome"]) == (1, "conflict")
+
+
 def test_since_is_the_first_version_that_has_it_to_stay(project: Project) -> None:
     project.write_recipe(project.offer(project.up.versions[0]))
     for version, line in (("1.1", RELAXED), ("1.2", STRICT), ("1.3", RELAXED), ("1.4", RELAXED)):

@@ -9,8 +9,9 @@ import pytest
 from tests.gitlab import Lab, Link, Thing
 
 from stackpatch.errors import InputError
+from stackpatch.model.patch import parse_patch
 from stackpatch.model.trailers import Effect, parse_trailers
-from stackpatch.series.effects import judge, judge_file
+from stackpatch.series.effects import judge, judge_all, judge_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,3 +184,14 @@ def test_a_pattern_that_runs_away_is_stopped_and_named(lab: Lab) -> None:
         judge(lab.objects, tree, claim)
     assert time.monotonic() - started < 30
     assert "without nested repetitions" in (caught.value.hint or "")
+
+
+def test_the_error_of_a_pattern_names_the_patch_and_the_line(lab: Lab) -> None:
+    held = "x = '" + "a" * 500 + "!c'\n"
+    claims = "Effect: a/x.py :: * :: !y\nEffect: a/x.py :: * :: (a|aa)+c$\n"
+    raw = lab.mail({"a/x.py": held}, {"a/x.py": held + "y = 1\n"}, f"one\n\nWhy.\n\n{claims}")
+    patch = parse_patch("0001-one.patch", raw)
+    line = next(n for n, text in enumerate(raw.split(b"\n"), 1) if b"aa" in text[:40])
+    with pytest.raises(InputError) as caught:
+        judge_all(lab.objects, lab.tree(lab.commit({"a/x.py": held})), patch)
+    assert caught.value.where == f"0001-one.patch:{line}"

@@ -134,7 +134,7 @@ def test_a_file_of_the_name_makes_gone_unsure(lab: Lab) -> None:
     verdict = decide(lab.objects, tree_of(lab, {"moved/x.py": "y = 1\n"}), patch_of(lab, EFFECT))
     assert (verdict.word, verdict.detail) == (
         "unsure",
-        "moved/x.py has the name of the file that is gone",
+        "x.py may now be moved/x.py",
     )
 
 
@@ -142,9 +142,81 @@ def test_evidence_names_file_line_symbol_and_text(lab: Lab) -> None:
     verdict = decide(lab.objects, tree_of(lab, {"x.py": OPEN}), patch_of(lab, EFFECT))
     effect = next(e for e in verdict.evidence if e.layer is Layer.EFFECT)
     assert (effect.path, effect.line, effect.symbol, effect.text) == ("x.py", 6, "gate", "(10, 12)")
-    pick = next(e for e in verdict.evidence if e.layer is Layer.PICK)
-    assert (pick.path, pick.symbol) == ("x.py", "gate")
+    whole, hunk = (e for e in verdict.evidence if e.layer is Layer.PICK)
+    assert (whole.says, whole.path) == ("picking it leaves the tree as it is", None)
+    assert (hunk.path, hunk.symbol) == ("x.py", "gate")
     assert [(h.path, h.symbol, h.state) for h in verdict.hunks] == [("x.py", "gate", "landed")]
+
+
+def test_evidence_is_shown_strongest_first(lab: Lab) -> None:
+    history = tuple(Evidence(layer, "seen") for layer in (Layer.SEARCH, Layer.COMMIT))
+    tree = tree_of(lab, {"x.py": OPEN})
+    layers = [
+        e.layer for e in decide(lab.objects, tree, patch_of(lab, EFFECT), history=history).evidence
+    ]
+    assert layers == sorted(layers, key=list(Layer).index)
+    assert set(layers) >= {Layer.COMMIT, Layer.PICK, Layer.EFFECT, Layer.APPLY, Layer.SEARCH}
+
+
+STRANGERS: dict[str, dict[str, Thing]] = {
+    "the file is gone": {"y.py": OPEN},
+    "the function is gone": {"x.py": "a = 1\n", "y.py": OPEN},
+    "the function has another name and file": {"y.py": OPEN, "z.py": GATE.replace("gate", "door")},
+}
+
+
+@pytest.mark.parametrize("files", STRANGERS.values(), ids=STRANGERS.keys())
+def test_a_namesake_that_was_there_before_is_not_where_it_moved(
+    lab: Lab, files: dict[str, Thing]
+) -> None:
+    """A sibling file had the same function, open, all along; the patch's own one is gone."""
+    origin = tree_of(lab, {"x.py": GATE, "y.py": OPEN})
+    verdict = decide(lab.objects, tree_of(lab, files), patch_of(lab, EFFECT), origin=origin)
+    assert verdict.word is Word.UNSURE
+    (effect,) = (e for e in verdict.evidence if e.layer is Layer.EFFECT)
+    assert "moved nowhere: the one in y.py was there before" in effect.says
+
+
+def test_a_function_that_came_to_another_file_is_the_one_that_moved(lab: Lab) -> None:
+    origin = tree_of(lab, {"x.py": GATE, "y.py": "y = 1\n"})
+    now = tree_of(lab, {"y.py": OPEN})
+    verdict = decide(lab.objects, now, patch_of(lab, EFFECT), origin=origin)
+    assert (verdict.word, verdict.detail) == ("upstreamed", "equivalent")
+
+
+WENT: dict[str, tuple[dict[str, Thing], str, str]] = {
+    "renamed": ({"pkg/z.py": GATE}, "x.py is now pkg/z.py", "pkg/z.py"),
+    "to another folder, changed": (
+        {"pkg/x.py": "b = 1\n" + GATE.replace("gate", "door")},
+        "x.py may now be pkg/x.py",
+        "pkg/x.py",
+    ),
+    "its function only": (
+        {"x.py": "a = 1\n", "pkg/z.py": "z = 1\n\n\n" + GATE},
+        "gate is now in pkg/z.py",
+        "pkg/z.py",
+    ),
+}
+
+
+@pytest.mark.parametrize("effects", [(), (EFFECT,)], ids=["by the text alone", "with an effect"])
+@pytest.mark.parametrize(("files", "says", "path"), WENT.values(), ids=WENT.keys())
+def test_where_it_went_is_told(
+    lab: Lab, files: dict[str, Thing], says: str, path: str, effects: tuple[str, ...]
+) -> None:
+    origin = tree_of(lab, {"x.py": GATE, "sub/x.py": GATE})
+    tree = tree_of(lab, {"sub/x.py": GATE, **files})
+    verdict = decide(lab.objects, tree, patch_of(lab, *effects), origin=origin)
+    found = {(e.says, e.path) for e in verdict.evidence if e.layer is Layer.SEARCH}
+    assert (says, path) in found
+    assert not any("sub/x.py" in said for said, _ in found), "it was there before"
+    assert not verdict.word.may_drop
+
+
+def test_a_name_that_is_everywhere_is_not_a_list_of_everything(lab: Lab) -> None:
+    tree = tree_of(lab, {f"{number}/x.py": "a = 1\n" for number in range(9)})
+    verdict = decide(lab.objects, tree, patch_of(lab))
+    assert sum("may now be" in e.says for e in verdict.evidence) == 3
 
 
 def test_needed_says_where_and_why_there(lab: Lab) -> None:
@@ -169,6 +241,8 @@ def test_partial_names_what_is_missing(lab: Lab) -> None:
     verdict = decide(lab.objects, there, patch)
     assert (verdict.word, verdict.detail) == ("partial", "not upstream: x.py (two)")
     assert [h.state for h in verdict.hunks] == ["landed", "applies"]
+    picked = [e.says for e in verdict.evidence if e.layer is Layer.PICK]
+    assert [says.startswith("the hunk at line") for says in picked] == [True]
 
 
 def test_only_drop_words_drop() -> None:

@@ -72,6 +72,23 @@ def test_a_moved_symbol_is_judged_once_while_its_new_place_stays(case: Case) -> 
     assert (memo.misses, memo.hits) == (1, 8)
 
 
+def test_what_is_remembered_for_one_release_is_not_said_of_another(case: Case) -> None:
+    """In the first, moved.py is new since; in the second it was there before the patch was."""
+    gone = case.up.release("2.0", {"a.py": None, "moved.py": source(RELAXED)})
+    before = case.up.release("1.5", {"a.py": source(STRICT)})
+    later = case.up.release("2.1", {"a.py": None, "b.py": "x = 2\n"})
+    (patch,) = case.patches
+    origins = (case.up.versions[0].tree, before.tree)
+    for order in (origins, origins[::-1]):
+        memo = Memo()
+        for tree in (gone.tree, later.tree, gone.tree):
+            for origin in order:
+                found = memo.examine(case.objects, tree, patch, origin=origin).verdict
+                assert found == decide(case.up.objects, tree, patch, origin=origin)
+                assert found.word.may_drop == (origin == origins[0])
+    assert memo.hits > 0
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

@@ -180,6 +180,7 @@ def _judged(asked: Sequence[_Asked]) -> list[Matrix]:
             one.versions,
             memos[one.work.recipe.stack],
             _covering(one.work, one.versions),
+            one.base.tree,
         )
         for one in asked
     ]

@@ -131,6 +131,7 @@ def _dry_run(work: Workspace, onto: str | None, report: Report) -> tuple[State, 
         work.series.digest,
         target.tree,
         (),
+        origin=base.tree,
     )
     covers = work.covers(target)
     return advance(work.store.objects, state, work.series.patches, covers=covers), target
@@ -160,6 +161,7 @@ def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool
         work.release.version,
         target.label,
         target.tree,
+        origin=base.tree,
         covers=work.covers(target),
     )
     _settle(work, rebase, state, target, json=json)

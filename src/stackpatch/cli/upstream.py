@@ -106,12 +106,19 @@ def _judge(
     memo = work.memo()
     for patch in work.series.patches:
         history = search(objects, base.commit, target.commit, patch) if both_git else ()
-        found = examine(objects, tree, patch, history=history, covers=work.covers(target))
+        found = examine(
+            objects,
+            tree,
+            patch,
+            origin=base.tree,
+            history=history,
+            covers=work.covers(target),
+        )
         if found.verdict.word is Word.NEEDED:
             tree = found.applied.tree
         since = None
         if found.verdict.word is Word.UPSTREAMED:
-            since = _since(work, patch, between)
+            since = _since(work, base, patch, between)
         links = [tracker.state(url) for url in patch.trailers.links]
         rows.append(_row(patch, found.verdict, since, links))
         lines += _lines(patch, found.verdict, since, links)
@@ -120,14 +127,20 @@ def _judge(
     return document | {"patches": rows}, lines
 
 
-def _since(work: Workspace, patch: Patch, between: Sequence[Stored]) -> str | None:
+def _since(work: Workspace, base: Stored, patch: Patch, between: Sequence[Stored]) -> str | None:
     """The first of the versions in the store from which on every later one has it."""
     from stackpatch.model.verdict import Word
 
     memo = work.memo()
     first = None
     for stored in between:
-        found = memo.examine(work.store.objects, stored.tree, patch, covers=work.covers(stored))
+        found = memo.examine(
+            work.store.objects,
+            stored.tree,
+            patch,
+            origin=base.tree,
+            covers=work.covers(stored),
+        )
         landed = found.verdict.word is Word.UPSTREAMED
         first = (first or stored.version) if landed else None
     memo.save()

@@ -171,10 +171,10 @@ def _adopt(
     except Problems as error:
         told = "; ".join(line.split(": ", 1)[-1] for line in error.problems)
         return Adopted(commit, UNREADABLE, f"cannot be written as a patch: {told}")
-    moved = move(objects, tree, patch, covers=target.covers)
+    moved = move(objects, tree, patch, origin=before, covers=target.covers)
     history = target.history(patch) if moved.outcome is not Outcome.UNTOUCHED else ()
     if moved.outcome is Outcome.LANDED and tree != target.release:
-        upstream = decide(objects, target.release, patch, covers=target.covers)
+        upstream = decide(objects, target.release, patch, origin=before, covers=target.covers)
         if not upstream.word.may_drop:
             return Adopted(
                 commit, CONTAINED, "the series has it already", moved=moved, history=history

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
-from stackpatch.series.effects import judge
+from stackpatch.series.effects import judge_all
 from stackpatch.series.hunk_states import made_on, patched, symbol_of
 from stackpatch.series.side import Side
 from stackpatch.series.symbols import language_of
@@ -58,11 +58,15 @@ def doubt(
     word: Word,
     findings: Sequence[Finding],
     applied: PatchResult,
+    origin: str | None,
 ) -> str | None:
-    """Why the verdict must not be certain; None when nothing was found against it."""
+    """Why the verdict must not be certain; None when nothing was found against it.
+
+    origin: the tree that the patch was made on, where it is known.
+    """
     match word:
         case Word.NEEDED:
-            reasons = _against_needed(objects, tree, patch, findings, applied)
+            reasons = _against_needed(objects, tree, patch, applied, origin)
         case Word.UPSTREAMED:
             reasons = _against_upstreamed(objects, tree, patch, findings)
         case Word.OBSOLETE:
@@ -79,14 +83,13 @@ def _against_needed(
     objects: Objects,
     tree: str,
     patch: Patch,
-    findings: Sequence[Finding],
     applied: PatchResult,
+    origin: str | None,
 ) -> Iterator[str]:
-    for effect in patch.trailers.effects:
-        after = judge(objects, applied.tree, effect)
+    for after in judge_all(objects, applied.tree, patch, origin):
         if after.holds is not True:
             yield f"it applies, but its effect is not there afterwards: {after.says}"
-    if findings:
+    if patch.trailers.effects:
         return
     for file in patch.files:
         yield from _defined_elsewhere(objects, tree, file)

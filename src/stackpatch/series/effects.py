@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from stackpatch.errors import InputError
 from stackpatch.model.trailers import compile_pattern
 from stackpatch.series.side import Side
-from stackpatch.series.whereabouts import places_of
+from stackpatch.series.whereabouts import places_of, stood_before
 
 if TYPE_CHECKING:
     import regex
 
+    from stackpatch.model.patch import Patch
     from stackpatch.model.trailers import Effect
     from stackpatch.series.symbols import Symbol, Symbols
     from stackpatch.sources.objects import Objects
@@ -43,30 +44,56 @@ class Finding:
     blob: str | None = None
 
 
-def judge(objects: Objects, tree: str, effect: Effect) -> Finding:
-    """Judge one effect in a tree. Raises InputError for a pattern that runs away."""
+def judge(objects: Objects, tree: str, effect: Effect, origin: str | None = None) -> Finding:
+    """Judge one effect in a tree.
+
+    origin: the tree that the patch was made on, where it is known. A file that had the symbol
+    there already, beside the one that the effect names, is not where it moved to.
+    Raises InputError for a pattern that runs away.
+    """
     content = objects.read(tree, effect.path)
     if content is not None:
         found = judge_file(effect, effect.path, content)
         if found.symbol is not None:
             return found
+    places = places_of(objects, tree, effect.symbol, effect.path)
     moved = [
         replace(judge_file(effect, path, objects.blob(blob)), blob=blob)
-        for path, blob in places_of(objects, tree, effect.symbol, effect.path)
+        for path, blob in places
+        if not stood_before(objects, origin, effect.symbol, path)
     ]
     if not moved:
-        where = effect.path if content is not None else f"{effect.path}, which is gone,"
-        says = f"{effect.symbol} is neither in {where} nor anywhere else in the tree"
+        beside = effect.path if content is not None else f"{effect.path}, which is gone,"
+        says = f"{effect.symbol} is neither in {beside} nor anywhere else in the tree"
+        if places:
+            says = (
+                f"{effect.symbol} is not in {beside} and moved nowhere: "
+                f"the one in {places[0][0]} was there before"
+            )
         return Finding(effect, None, None, None, None, None, says)
     first = moved[0]
     if any(other.holds is not first.holds for other in moved):
-        places = ", ".join(str(other.path) for other in moved)
-        says = f"{effect.symbol} moved, and its copies differ: {places}"
+        copies = ", ".join(str(other.path) for other in moved)
+        says = f"{effect.symbol} moved, and its copies differ: {copies}"
         return replace(first, holds=None, says=says)
     if effect.absent and first.holds:
         # Any function of that name elsewhere lacks the text; that proves nothing about ours.
         return replace(first, holds=None, says=f"{effect.symbol} is now in {first.path}")
     return replace(first, says=f"moved to {first.path}: {first.says}")
+
+
+def judge_all(
+    objects: Objects, tree: str, patch: Patch, origin: str | None = None
+) -> tuple[Finding, ...]:
+    """Judge every effect of a patch; see `judge`. An error names the line of the patch."""
+    findings = []
+    for effect in patch.trailers.effects:
+        try:
+            findings.append(judge(objects, tree, effect, origin))
+        except InputError as error:
+            where = f"{patch.name}:{effect.line}"
+            raise InputError(error.message, hint=error.hint, where=where) from None
+    return tuple(findings)
 
 
 def judge_file(effect: Effect, path: str, content: bytes) -> Finding:

@@ -7,24 +7,27 @@ each other, or none decides, the verdict is `unsure`.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackpatch.model.diff import Change
 from stackpatch.model.verdict import Evidence, HunkState, Layer, Verdict, Word
 from stackpatch.series.apply import PatchResult, apply_patch
+from stackpatch.series.departures import departures, remains
 from stackpatch.series.doubts import doubt
-from stackpatch.series.effects import Finding, judge
-from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, symbols_changed
-from stackpatch.series.whereabouts import places_of
-from stackpatch.sources.objects import DIRECTORY, EXECUTABLE, REGULAR, Entry
+from stackpatch.series.effects import Finding, judge, judge_all
+from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, made_on, patched
+from stackpatch.series.merge import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from stackpatch.model.diff import FilePatch
     from stackpatch.model.patch import Patch
     from stackpatch.series.placement import Placed
     from stackpatch.sources.objects import Objects
+
+_STRENGTH = {layer: number for number, layer in enumerate(Layer)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class _Look:
     findings: tuple[Finding, ...]
     applied: PatchResult
     hunks: tuple[HunkState, ...]
-    covers: Callable[[str], bool]
+    gone: tuple[Evidence, ...]
+    origin: str | None
 
     @property
     def all_landed(self) -> bool:
@@ -77,11 +81,12 @@ def decide(
     tree: str,
     patch: Patch,
     *,
+    origin: str | None = None,
     history: Sequence[Evidence] = (),
     covers: Callable[[str], bool] = lambda _: True,
 ) -> Verdict:
     """The verdict on a patch at a tree; see `examine`."""
-    return examine(objects, tree, patch, history=history, covers=covers).verdict
+    return examine(objects, tree, patch, origin=origin, history=history, covers=covers).verdict
 
 
 def examine(
@@ -89,37 +94,50 @@ def examine(
     tree: str,
     patch: Patch,
     *,
+    origin: str | None = None,
     history: Sequence[Evidence] = (),
     covers: Callable[[str], bool] = lambda _: True,
 ) -> Examined:
     """The verdict on a patch at a tree, and the result of applying it there.
 
+    origin: the tree of the release that the series is for, where it is known: what stood there
+    already did not move anywhere since.
     history: what a source with history showed (a named commit is an ancestor, a patch-id is in
     the range). covers: whether the tree can hold a path at all; a wheel has no tests and no
     build files, and what it cannot have is not "gone".
     Raises InputError for an `Effect:` pattern that runs away.
     """
     walks, asked = objects.walks, len(objects.asked)
+    uncovered = [path for path in patch.paths if not covers(path)]
+    applied = apply_patch(objects, tree, patch)
+    elsewhere = not applied.applied and not uncovered
     look = _Look(
         patch,
-        tuple(judge(objects, tree, effect) for effect in patch.trailers.effects),
-        apply_patch(objects, tree, patch),
+        judge_all(objects, tree, patch, origin),
+        applied,
         tuple(state for file in patch.files for state in hunk_states(objects, tree, file)),
-        covers,
+        tuple(departures(objects, tree, patch, origin)) if elsewhere else (),
+        origin,
     )
-    evidence = [*history, *map(_of_finding, look.findings), *_of_apply(look)]
-    uncovered = [path for path in patch.paths if not covers(path)]
+    evidence = [
+        *history,
+        *_of_pick(objects, tree, look),
+        *map(_of_finding, look.findings),
+        *_of_apply(look),
+        *look.gone,
+    ]
     if uncovered:
         says = f"this kind of source does not carry {', '.join(uncovered)}"
         evidence.insert(0, Evidence(Layer.SEARCH, says))
         word, detail = Word.UNSURE, says
     else:
         word, detail = _weigh(objects, tree, look, history, evidence)
-        against = doubt(objects, tree, patch, word, look.findings, look.applied)
+        against = doubt(objects, tree, patch, word, look.findings, look.applied, origin)
         if against is not None:
             evidence.append(Evidence(Layer.SEARCH, against))
             word, detail = Word.UNSURE, against
-    verdict = Verdict(word, detail, tuple(evidence), look.hunks)
+    strongest_first = sorted(evidence, key=lambda piece: _STRENGTH[piece.layer])
+    verdict = Verdict(word, detail, tuple(strongest_first), look.hunks)
     questions = tuple(dict.fromkeys(objects.asked[asked:]))
     return Examined(verdict, look.applied, questions, objects.walks > walks)
 
@@ -142,7 +160,7 @@ def _weigh(
         return Word.UPSTREAMED, "identical"
     if look.applied.applied:
         # A symbol that is nowhere, and that the patch itself defines, is an effect not there yet.
-        after = [judge(objects, look.applied.tree, finding.effect) for finding in look.undecided]
+        after = [judge(objects, look.applied.tree, f.effect, look.origin) for f in look.undecided]
         if all(f.symbol is None for f in look.undecided) and all(f.holds for f in after):
             return Word.NEEDED, _where(look.applied)
         return Word.UNSURE, "it applies, but an Effect names a symbol that is not there"
@@ -203,18 +221,14 @@ def _weigh_lost(
     objects: Objects, tree: str, look: _Look, evidence: list[Evidence]
 ) -> tuple[Word, str]:
     """No effect is refuted, but a symbol is nowhere to be judged."""
-    for file in look.patch.files:
-        for symbol in symbols_changed(objects, file):
-            for path, _ in places_of(objects, tree, symbol, file.path):
-                says = f"{symbol} is now in {path}"
-                evidence.append(Evidence(Layer.SEARCH, says, path, None, symbol))
-                return Word.UNSURE, says
-    traces = _traces(objects, tree, look.patch)
-    if traces is None:
+    if look.gone:
+        return Word.UNSURE, look.gone[0].says
+    left = remains(objects, tree, look.patch)
+    if left is None:
         return Word.UNSURE, "the code that it changes was not found"
-    if traces:
-        evidence += traces
-        return Word.UNSURE, f"what it changes moved, perhaps to {traces[0].path}"
+    if left:
+        evidence += left
+        return Word.UNSURE, f"what it changes moved, perhaps to {left[0].path}"
     return Word.OBSOLETE, "the code is gone, and none of its names is used any more"
 
 
@@ -223,6 +237,8 @@ def _unapplied(look: _Look) -> tuple[Word, str]:
     first = look.applied.failures[0]
     if reasons == {"misplaced"}:
         return Word.MISPLACED, first.detail
+    if first.detail.startswith(first.path):
+        return Word.CONFLICT, first.detail
     return Word.CONFLICT, f"{first.path}: {first.detail}"
 
 
@@ -238,56 +254,6 @@ def _partial(waiting: Sequence[HunkState]) -> str:
 def _only_adds(patch: Patch) -> bool:
     hunks = [hunk for file in patch.files for hunk in file.hunks]
     return bool(hunks) and not any(hunk.removed for hunk in hunks)
-
-
-# --- traces of code that is gone --------------------------------------------------------------
-
-_WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{5,}")
-
-
-def _traces(objects: Objects, tree: str, patch: Patch) -> list[Evidence] | None:
-    """Where a name of the removed lines still stands, nearest first; None when they hold no names.
-
-    Every name counts, also a common one: while anything of the code is left, something may have
-    taken its place, and then the patch is not obsolete. One trace is enough to know that.
-    """
-    removed = [text for file in patch.files for hunk in file.hunks for text in hunk.removed]
-    words = sorted({word for text in removed for word in _WORD.findall(text)})
-    if not words:
-        return None
-    near = patch.files[0].path.rsplit("/", 1)[0]
-    for path, blob in _from(near, objects, tree):
-        content = objects.blob(blob)
-        for word in words:
-            if word in content:
-                line = content.count(b"\n", 0, content.index(word)) + 1
-                says = f"{word.decode()} still stands in {path}"
-                return [Evidence(Layer.SEARCH, says, path, line)]
-    return []
-
-
-def _from(near: str, objects: Objects, tree: str) -> Iterator[tuple[str, str]]:
-    """The files of the tree and their contents' ids, those first whose path begins like `near`.
-
-    The rest of the tree is walked only when it is asked for.
-    """
-    above, _, begins = near.rpartition("/")
-    folder = objects.entry(tree, above) if above else Entry(DIRECTORY, tree)
-    first: list[tuple[str, Entry]] = []
-    for name, entry in (
-        objects.children(folder.id).items() if folder and folder.mode == DIRECTORY else ()
-    ):
-        path = f"{above}/{name}" if above else name
-        if name.startswith(begins):
-            first += (
-                objects.walk(entry.id, f"{path}/") if entry.mode == DIRECTORY else [(path, entry)]
-            )
-    yield from _files(first)
-    yield from _files((p, e) for p, e in objects.walk(tree) if not p.startswith(near))
-
-
-def _files(found: Iterable[tuple[str, Entry]]) -> list[tuple[str, str]]:
-    return sorted((path, e.id) for path, e in found if e.mode in (REGULAR, EXECUTABLE))
 
 
 # --- evidence ---------------------------------------------------------------------------------
@@ -309,11 +275,34 @@ def _of_apply(look: _Look) -> list[Evidence]:
     for failure in look.applied.failures:
         line = failure.candidates[0][0] if failure.candidates else None
         symbol = failure.candidates[0][1] if failure.candidates else failure.expected
-        found.append(Evidence(Layer.APPLY, failure.detail, failure.path, line, symbol))
-    for hunk in look.states(LANDED):
-        says = f"the hunk at line {hunk.line} of the patch is already there"
-        found.append(Evidence(Layer.PICK, says, hunk.path, None, hunk.symbol))
+        says = f"{failure.detail} (line {failure.line} of the patch)"
+        found.append(Evidence(Layer.APPLY, says, failure.path, line, symbol))
     return found
+
+
+def _of_pick(objects: Objects, tree: str, look: _Look) -> list[Evidence]:
+    found = [
+        Evidence(
+            Layer.PICK,
+            f"the hunk at line {hunk.line} of the patch is already there",
+            hunk.path,
+            None,
+            hunk.symbol,
+        )
+        for hunk in look.states(LANDED)
+    ]
+    if look.all_landed and all(_picks_nothing(objects, tree, file) for file in look.patch.files):
+        found.insert(0, Evidence(Layer.PICK, "picking it leaves the tree as it is"))
+    return found
+
+
+def _picks_nothing(objects: Objects, tree: str, file: FilePatch) -> bool:
+    """Whether a three-way merge of the file is the file as it is; for a file that has landed."""
+    base = made_on(objects, file)
+    content = objects.read(tree, file.new_path) if file.new_path is not None else None
+    if file.change in (Change.ADD, Change.DELETE) or base is None or content is None:
+        return base is not None
+    return merge(base.content, content, patched(file, base).content) == content
 
 
 def _of_placed(path: str, placed: Placed) -> Evidence:

@@ -72,7 +72,7 @@ class Series:
     """What is to be judged: the patches of one series at these versions, oldest first.
 
     covers: per version, whether its kind of source can hold a path. memo: the stack's; series of
-    one stack share it, and the objects.
+    one stack share it, and the objects. origin: the tree of the release that the series is for.
     """
 
     objects: Objects
@@ -80,6 +80,7 @@ class Series:
     versions: Sequence[Version]
     memo: Memo
     covers: Callable[[Version], Callable[[str], bool]] = lambda _: lambda _: True
+    origin: str | None = None
 
 
 def compute(
@@ -197,7 +198,7 @@ def _judge(series: Series, version: Version) -> tuple[Verdict, ...]:
     for patch in series.patches:
         if not pending.keys().isdisjoint(patch.paths):
             tree, pending = series.objects.with_changes(tree, pending), {}
-        found = series.memo.examine(series.objects, tree, patch, covers=held)
+        found = series.memo.examine(series.objects, tree, patch, origin=series.origin, covers=held)
         verdicts.append(found.verdict)
         if found.verdict.word is Word.NEEDED:
             pending |= found.changes

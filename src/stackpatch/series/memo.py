@@ -17,7 +17,7 @@ from stackpatch.model.verdict import Verdict
 from stackpatch.series.landed import examine
 from stackpatch.series.rules import rules
 from stackpatch.series.symbols import language_of
-from stackpatch.series.whereabouts import search
+from stackpatch.series.whereabouts import search, stood_before
 from stackpatch.sources.objects import Entry
 from stackpatch.storage import write_atomically
 
@@ -59,25 +59,26 @@ class Memo:
         tree: str,
         patch: Patch,
         *,
+        origin: str | None = None,
         covers: Callable[[str], bool] = lambda _: True,
     ) -> Remembered:
         """`landed.examine`, or what it said the last time for the same inputs."""
         near = _key(objects, tree, patch, covers)
-        here = f"{near}:{tree}"
+        here = f"{near}:{tree}:{origin or ''}"
         remembered = self._recall(near) or self._recall(here)
         if remembered is None:
-            remembered = self._recall_by_answers(objects, tree, near)
+            remembered = self._recall_by_answers(objects, tree, near, here, origin)
         if remembered is not None:
             self.hits += 1
             return remembered
         self.misses += 1
-        found = examine(objects, tree, patch, covers=covers)
+        found = examine(objects, tree, patch, origin=origin, covers=covers)
         remembered = Remembered(found.verdict, dict(found.applied.changes))
         if found.whole_tree:
             self._keep(here, _to_json(remembered))
         elif found.asked:
             self._ask(near, [found.asked])
-            key = _answered(objects, tree, near, found.asked)
+            key = _answered(objects, tree, near, found.asked, origin)
             self._keep(here, key)
             self._keep(key, _to_json(remembered))
         else:
@@ -113,13 +114,15 @@ class Memo:
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
-    def _recall_by_answers(self, objects: Objects, tree: str, near: str) -> Remembered | None:
+    def _recall_by_answers(
+        self, objects: Objects, tree: str, near: str, here: str, origin: str | None
+    ) -> Remembered | None:
         """A verdict whose questions this tree answers as the one did for which it was made."""
         for asked in self._questions(near):
-            key = _answered(objects, tree, near, asked)
+            key = _answered(objects, tree, near, asked, origin)
             remembered = self._recall(key)
             if remembered is not None:
-                self._keep(f"{near}:{tree}", key)  # this very tree need not be asked again
+                self._keep(here, key)  # this very tree need not be asked again
                 return remembered
         return None
 
@@ -155,13 +158,14 @@ def _key(objects: Objects, tree: str, patch: Patch, covers: Callable[[str], bool
     return whole.hexdigest()
 
 
-def _answered(objects: Objects, tree: str, near: str, asked: _Asked) -> str:
+def _answered(objects: Objects, tree: str, near: str, asked: _Asked, origin: str | None) -> str:
     """The key of a verdict that these questions led to, with what this tree answers."""
     whole = hashlib.sha256()
     for symbol, path in asked:
         language = language_of(path)
         places = search(objects, tree, symbol, path, language) if language else []
-        said = json.dumps([symbol, path, places], ensure_ascii=True)
+        before = [place for place, _ in places if stood_before(objects, origin, symbol, place)]
+        said = json.dumps([symbol, path, places, before], ensure_ascii=True)
         whole.update(said.encode())
     return f"{near}:{whole.hexdigest()}"
 

@@ -11,7 +11,7 @@ from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.patch import parse_patch
 from stackpatch.model.verdict import HunkState, Verdict, Word
 from stackpatch.series.apply import guard_result
-from stackpatch.series.effects import judge
+from stackpatch.series.effects import judge_all
 from stackpatch.series.export import remail
 from stackpatch.series.hunk_states import LANDED
 from stackpatch.series.landed import examine
@@ -68,15 +68,16 @@ def move(
     tree: str,
     patch: Patch,
     *,
+    origin: str | None = None,
     covers: Callable[[str], bool] = lambda _: True,
 ) -> Move:
     """Move a patch onto a tree.
 
     The exact text in the right place is tried first; then a three-way merge from the file that
     the patch was made on, accepted only where it changes no other symbol than the patch did, the
-    result parses and every `Effect:` holds in it.
+    result parses and every `Effect:` holds in it. origin, covers: as `landed.examine` takes them.
     """
-    examined = examine(objects, tree, patch, covers=covers)
+    examined = examine(objects, tree, patch, origin=origin, covers=covers)
     verdict, applied = examined.verdict, examined.applied
 
     def stop(outcome: Outcome, detail: str) -> Move:
@@ -86,7 +87,7 @@ def move(
         detail = f"{verdict.word.value}: {verdict.detail}"
         return Move(patch.name, Outcome.LANDED, detail, verdict, tree, None, verdict.hunks)
     if verdict.word is Word.NEEDED:
-        if missing := _effect_missing(objects, applied.tree, patch):
+        if missing := _effect_missing(objects, applied.tree, patch, origin):
             return stop(Outcome.CONFLICT, f"it applies, but {missing}")
         if _at_home(objects, tree, patch):
             return Move(
@@ -110,7 +111,7 @@ def move(
     landed = [hunk for hunk in verdict.hunks if hunk.state == LANDED]
     if result == tree:
         return stop(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}")
-    if missing := _effect_missing(objects, result, patch):
+    if missing := _effect_missing(objects, result, patch, origin):
         return stop(Outcome.CONFLICT, f"a three-way merge is clean, but {missing}")
     if verdict.word is Word.UNSURE and patch.trailers.effects:
         return stop(Outcome.CONFLICT, f"unsure: {verdict.detail}")
@@ -139,12 +140,12 @@ def _at_home(objects: Objects, tree: str, patch: Patch) -> bool:
     return True
 
 
-def _effect_missing(objects: Objects, tree: str, patch: Patch) -> str | None:
-    for effect in patch.trailers.effects:
-        try:
-            finding = judge(objects, tree, effect)
-        except InputError as error:
-            return error.message
+def _effect_missing(objects: Objects, tree: str, patch: Patch, origin: str | None) -> str | None:
+    try:
+        findings = judge_all(objects, tree, patch, origin)
+    except InputError as error:
+        return error.message
+    for finding in findings:
         if finding.holds is not True:
             return f"its effect is not there afterwards: {finding.says}"
     return None

@@ -17,7 +17,7 @@ from stackpatch.model.series import parse_series
 from stackpatch.model.verdict import Verdict, Word
 from stackpatch.series import worktree
 from stackpatch.series.apply import apply_series
-from stackpatch.series.effects import judge
+from stackpatch.series.effects import judge_all
 from stackpatch.series.export import remail
 from stackpatch.series.pick import Move, Outcome, move
 from stackpatch.storage import write_atomically
@@ -35,7 +35,10 @@ _SCHEMA = "stackpatch.rebase-state/1"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a rebase stands. tree: with every patch moved so far. waiting: the patch that stops."""
+    """Where a rebase stands. tree: with every patch moved so far. waiting: the patch that stops.
+
+    origin: the tree of the release that the series is for.
+    """
 
     stack: str
     release: str
@@ -45,6 +48,7 @@ class State:
     tree: str
     moves: tuple[Move, ...]
     waiting: str | None = None
+    origin: str | None = None
 
     def to_json(self) -> bytes:
         """The state file's content."""
@@ -57,6 +61,7 @@ class State:
             "series": self.series,
             "tree": self.tree,
             "waiting": self.waiting,
+            "origin": self.origin,
             "moves": [_move_to_json(one) for one in self.moves],
         }
         return (json.dumps(document, indent=1) + "\n").encode()
@@ -76,6 +81,7 @@ class State:
                     document["tree"],
                     tuple(_move_from_json(one) for one in document["moves"]),
                     document["waiting"],
+                    document.get("origin"),
                 )
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -103,7 +109,14 @@ class Rebase:
             return None
 
     def start(
-        self, stack: str, release: str, onto: str, tree: str, *, covers: Callable[[str], bool]
+        self,
+        stack: str,
+        release: str,
+        onto: str,
+        tree: str,
+        *,
+        origin: str | None = None,
+        covers: Callable[[str], bool],
     ) -> State:
         """Begin, and go on until the end or the first patch that needs a person."""
         under_way = self.state()
@@ -111,7 +124,8 @@ class Rebase:
             msg = f"a rebase of {under_way.stack} onto {under_way.onto} is under way"
             hint = "--continue, --skip, --abort, --restart or --status"
             raise InputError(msg, hint=hint, where=str(self._file))
-        state = State(stack, release, onto, tree, self._series.digest, tree, ())
+        digest = self._series.digest
+        state = State(stack, release, onto, tree, digest, tree, (), origin=origin)
         return self.proceed(state, covers=covers)
 
     def proceed(self, state: State, *, covers: Callable[[str], bool]) -> State:
@@ -139,7 +153,7 @@ class Rebase:
         if problem := gives_again(self._objects, state.tree, {patch.name: mail}, tree):
             msg = f"what the work tree holds cannot be written as a patch: {problem}"
             raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
-        detail = _effects_after(self._objects, tree, patch)
+        detail = _effects_after(self._objects, tree, patch, state.origin)
         resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
         return self._settle(state, resolved, covers=covers)
 
@@ -187,7 +201,7 @@ def advance(
     if state.waiting is not None:
         return state
     for patch in patches[len(state.moves) :]:
-        moved = move(objects, state.tree, patch, covers=covers)
+        moved = move(objects, state.tree, patch, origin=state.origin, covers=covers)
         state = replace(state, moves=(*state.moves, moved))
         if moved.outcome.stops:
             return replace(state, waiting=patch.name)
@@ -205,11 +219,12 @@ def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: s
     return None if result.tree == tree else "the tree that they give is another one"
 
 
-def _effects_after(objects: Objects, tree: str, patch: Patch) -> str:
-    absent = [e for e in patch.trailers.effects if judge(objects, tree, e).holds is not True]
+def _effects_after(objects: Objects, tree: str, patch: Patch, origin: str | None) -> str:
+    found = judge_all(objects, tree, patch, origin)
+    absent = [finding for finding in found if finding.holds is not True]
     if not absent:
         return "resolved by hand"
-    return f"resolved by hand; edit its Effect, which does not hold now: {absent[0]}"
+    return f"resolved by hand; edit its Effect, which does not hold now: {absent[0].effect}"
 
 
 def _move_to_json(one: Move) -> dict[str, Any]:

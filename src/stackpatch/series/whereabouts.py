@@ -25,6 +25,12 @@ def places_of(objects: Objects, tree: str, symbol: str, path: str) -> list[tuple
     return search(objects, tree, symbol, path, language)
 
 
+def stood_before(objects: Objects, origin: str | None, symbol: str, path: str) -> bool:
+    """Whether the file defined the symbol at `origin` already: then nothing moved there since."""
+    content = objects.read(origin, path) if origin is not None else None
+    return content is not None and bool(Side(path, content).symbols.named(symbol))
+
+
 def search(
     objects: Objects, tree: str, symbol: str, path: str, language: Language
 ) -> list[tuple[str, str]]:
