@@ -18,7 +18,7 @@ from stackpatch.model.collection import Collection
 from stackpatch.model.reference import VersionRef
 from stackpatch.model.verdict import Word
 from stackpatch.series.apply import apply_series
-from stackpatch.series.matrix import compute
+from stackpatch.series.matrix import Series, compute_all
 from stackpatch.series.memo import Memo
 from stackpatch.sources.fetch import fetch
 from stackpatch.sources.store import SourceStore, Stored
@@ -76,11 +76,12 @@ def test_no_cell_is_wrong(stack: str, cache: Path, monkeypatch: pytest.MonkeyPat
             if version not in stored:
                 stored[version] = fetch(recipe, VersionRef.parse(version), store=store)[0]
         series = collection.series(stack, release)
-        base = apply_series(store.objects, stored[release.version].tree, series.patches)
+        origin = stored[release.version].tree
+        base = apply_series(store.objects, origin, series.patches)
         assert base.applied
-        matrix = compute(
-            store.objects, series.patches, [stored[row["release"]] for row in rows], Memo()
-        )
+        versions = [stored[row["release"]] for row in rows]
+        asked = Series(store.objects, series.patches, versions, Memo(), origin=origin)
+        (matrix,) = compute_all([asked], processes=1)
         judgement = next(row for row in matrix.rows if row.patch.name == patch_name)
         for row, verdict in zip(rows, judgement.verdicts, strict=True):
             judged += 1
