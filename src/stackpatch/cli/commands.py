@@ -32,6 +32,7 @@ TABLE: Mapping[str, str] = {
     "matrix": "Judge every patch of a series at every upstream version.",
     "rebase": "Move a series onto another upstream version.",
     "import": "Turn a fork's commits or a pull request into a series.",
+    "venv": "Put a series on an installed package, take it back, or keep edits made there.",
     "verify": (
         "Say whether an image has the files that the series yields, reading only what decides."
     ),

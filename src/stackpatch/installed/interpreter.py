@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stackpatch import proc
 from stackpatch.errors import EnvironmentProblem, InputError
@@ -72,10 +72,20 @@ def ask(python: Path, *, timeout: float = 30.0) -> Installed:
     timeout: seconds. Raises InputError when it is no Python interpreter, EnvironmentProblem when
     it does not answer in time.
     """
-    program = _program(python)
-    question = (program, "-I", "-c", _QUESTION, json.dumps(_DISTRIBUTIONS), _MARK)
+    found: dict[str, list[str | None]] = question(
+        python, _QUESTION, json.dumps(_DISTRIBUTIONS), timeout=timeout
+    )
+    return _read(_program(python), found)
+
+
+def question(python: Path, program: str, *words: str, timeout: float = 30.0) -> Any:
+    """What a program says when the interpreter runs it: JSON behind the mark, its last argument.
+
+    python, timeout, errors: as `ask`.
+    """
+    argv: tuple[str | Path, ...] = (_program(python), "-I", "-c", program, *words, _MARK)
     try:
-        answered = proc.run(question, timeout=timeout, check=False)
+        answered = proc.run(argv, timeout=timeout, check=False)
     except OSError as error:  # not a program for this machine
         msg = f"--python {python}: cannot be run: {(error.strerror or str(error)).lower()}"
         raise InputError(msg, hint="name a Python interpreter") from error
@@ -86,7 +96,7 @@ def ask(python: Path, *, timeout: float = 30.0) -> Installed:
         raise
     lines = [line for line in answered.text().splitlines() if line.startswith(_MARK)]
     try:
-        found: dict[str, list[str | None]] = json.loads(lines[-1].removeprefix(_MARK))
+        return json.loads(lines[-1].removeprefix(_MARK))
     except (IndexError, ValueError) as error:
         said = answered.error_text().splitlines()
         msg = f"--python {python}: is not a Python interpreter that works"
@@ -95,7 +105,6 @@ def ask(python: Path, *, timeout: float = 30.0) -> Installed:
         raise InputError(
             msg, hint="name a Python 3 interpreter, such as .venv/bin/python"
         ) from error
-    return _read(program, found)
 
 
 def _program(python: Path) -> Path:
