@@ -72,6 +72,9 @@ def test_a_named_commit_that_is_elsewhere_says_nothing(up: Upstream, tmp_path: P
     [
         ("Open the gate (#77)", True),
         ("Open the gate (#770)", False),
+        ("Merge pull request #77 from somebody/branch", True),
+        ("Merge pull request #770 from somebody/branch", False),
+        ('Revert "Merge pull request #77 from somebody/branch"', False),
         ("Open the gate (#7)", False),
         ("Mention (#77) in passing", False),
         ("Revert #77", False),
@@ -122,6 +125,46 @@ def test_half_of_it_is_not_equal(up: Upstream, tmp_path: Path) -> None:
     up.commit({"a.py": source(RELAXED)}, "Open one")
     up.release("2.0", {"readme": "two\n"})
     assert Layer.PATCH_ID not in layers(seen(up, ours))
+
+
+# --- where it went ----------------------------------------------------------------------------
+
+
+def test_a_file_is_followed_through_its_names(up: Upstream, tmp_path: Path) -> None:
+    first = up.commit({"a.py": None, "pkg/b.py": source(STRICT)}, "Make a package")
+    second = up.commit({"pkg/b.py": None, "pkg/c.py": source(STRICT, "x = 1\n")}, "Rename it")
+    opened = up.commit({"pkg/c.py": source(RELAXED, "x = 1\n")}, "Open it there")
+    target = up.release("2.0", {"readme": "two\n"})
+    ours = patch(up, tmp_path)
+    said = {one.says: one.path for one in seen(up, ours) if one.layer is Layer.SEARCH}
+    assert said == {
+        f"commit {first[:12]} of 2026-01-01 renamed a.py to pkg/b.py": "pkg/b.py",
+        f"commit {second[:12]} of 2026-01-01 renamed pkg/b.py to pkg/c.py": "pkg/c.py",
+        f"commit {opened[:12]} is the first that touches the line {RELAXED!r}": "a.py",
+    }
+    base = up.versions[0].commit
+    changed = changed_by(up.objects, base, target.commit, "a.py", [STRICT.encode()])
+    assert [(one.says.split()[1], one.says.split()[4]) for one in changed] == [
+        (first[:12], "renamed"),
+        (second[:12], "renamed"),
+        (opened[:12], "changed"),
+    ]
+
+
+def test_a_file_that_was_removed(up: Upstream, tmp_path: Path) -> None:
+    up.commit({"a.py": source(REWORKED)}, "Rework")
+    removed = up.commit({"a.py": None}, "Drop it (#9)")
+    up.release("2.0", {"readme": "two\n"})
+    (one,) = seen(up, patch(up, tmp_path))
+    assert one.says == f"commit {removed[:12]} of 2026-01-01 removed a.py"
+    assert (one.path, one.text) == ("a.py", "Drop it (#9)")
+
+
+def test_a_file_that_came_back_is_not_gone(up: Upstream, tmp_path: Path) -> None:
+    up.commit({"a.py": None}, "Drop it")
+    up.commit({"a.py": source(STRICT)}, "Bring it back")
+    up.release("2.0", {"readme": "two\n"})
+    assert seen(up, patch(up, tmp_path)) == ()
 
 
 # --- the first that touches a line ------------------------------------------------------------

@@ -6,6 +6,7 @@ Archives from PyPI have none, and a shallow fetch has next to none: then that is
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from stackpatch import proc
 from stackpatch.model.verdict import Evidence, Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from stackpatch.model.diff import FilePatch
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
 
@@ -23,22 +25,42 @@ _PULL_LINK = re.compile(r"/pull/(\d+)\b")
 _ENV = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 _SECONDS = 120.0
 _BRIEF = "--format=%H%x09%cs%x09%s"
+_NAMES = 9  # of one file that are followed
 _SHORT = 12  # of an added line: shorter ones (`}`, `else:`) stand everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class _Departure:
+    """A commit that renamed a file, or removed it (renamed: None)."""
+
+    commit: str
+    evidence: Evidence
+    renamed: str | None
 
 
 def search(objects: Objects, base: str, target: str, patch: Patch) -> tuple[Evidence, ...]:
     """Evidence from the commits that are in `target` and not in `base`.
 
-    A named commit or pull request, an equal patch-id, and the first commit that brought a line
-    that the patch adds. Commits are ids in the store.
+    A named commit or pull request, an equal patch-id, where files went that are gone, and the first
+    commit that brought a line that the patch adds, under any name of its file. Commits are ids in
+    the store.
     """
     if not _related(objects, base, target):
         says = "no history connects the two versions in the source store (--history fetches it)"
         return (Evidence(Layer.SEARCH, says),)
+    departed: list[Evidence] = []
+    brought: list[Evidence] = []
+    for file in patch.files:
+        names = [file.path]
+        for one in _departed(objects, base, target, file.path):
+            departed.append(one.evidence)
+            names += [one.renamed] if one.renamed is not None else []
+        brought += _pickaxe(objects, base, target, file, names)
     return (
         *_named(objects, base, target, patch),
         *_equal(objects, base, target, patch),
-        *_pickaxe(objects, base, target, patch),
+        *departed,
+        *brought,
     )
 
 
@@ -47,17 +69,20 @@ def changed_by(
 ) -> tuple[Evidence, ...]:
     """The upstream commits between two versions that changed these lines of a file.
 
-    For every line the first commit that removed or multiplied it; where none did, the last commit
-    that touched the file. Nothing where no history connects the versions.
+    The one that renamed or removed a file which is gone; for every line the first commit that
+    removed or multiplied it, under any name of the file; where none did, the last commit that
+    touched it. Nothing where no history connects the versions.
     """
     if not _related(objects, base, target):
         return ()
-    found: dict[str, Evidence] = {}
+    departed = list(_departed(objects, base, target, path))
+    names = [path, *(one.renamed for one in departed if one.renamed is not None)]
+    found = {one.commit: one.evidence for one in departed}
     for line in dict.fromkeys(text.strip().decode("utf-8", "replace") for text in lines):
         if len(line) < _SHORT:
             continue
         log = _git(
-            objects, "log", "--reverse", _BRIEF, f"-S{line}", f"{base}..{target}", "--", path
+            objects, "log", "--reverse", _BRIEF, f"-S{line}", f"{base}..{target}", "--", *names
         )
         for commit, date, subject in _briefs(log)[:1]:
             says = f"commit {commit[:12]} of {date} changed {line[:80]!r}"
@@ -100,12 +125,11 @@ def _named(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
             says = f"commit {commit[:12]}, which the patch names, is in this version"
             found.append(Evidence(Layer.COMMIT, says, text=_subject(objects, commit)))
     for pull in dict.fromkeys(_PULL_LINK.findall(patch.trailers.status_note or "")):
-        log = _git(
-            objects, "log", "--format=%H %s", "-E", f"--grep=\\(#{pull}\\)$", f"{base}..{target}"
-        )
+        merged = re.compile(rf"Merge pull request #{pull}\b|.*\(#{pull}\)$")
+        log = _git(objects, "log", "--format=%H %s", "-E", f"--grep=#{pull}", f"{base}..{target}")
         for line in log.splitlines():
             commit, _, subject = line.partition(" ")
-            if subject.endswith(f"(#{pull})"):
+            if merged.match(subject):
                 says = f"commit {commit[:12]} merged #{pull}, which the patch names"
                 found.append(Evidence(Layer.COMMIT, says, text=subject))
     return found
@@ -128,22 +152,51 @@ def _equal(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
     return []
 
 
-def _pickaxe(objects: Objects, base: str, target: str, patch: Patch) -> list[Evidence]:
+def _departed(objects: Objects, base: str, target: str, path: str) -> Iterator[_Departure]:
+    """The commits that renamed or removed a file which is gone, one name after the other."""
+    for _ in range(_NAMES):
+        if objects.entry(objects.tree_of(target), path) is not None:
+            return
+        removals = ("log", "-1", _BRIEF, "--no-renames", "--diff-filter=D")
+        briefs = _briefs(_git(objects, *removals, f"{base}..{target}", "--", path))
+        if not briefs:
+            return
+        ((commit, date, subject),) = briefs
+        renames = ("diff-tree", "-r", "-z", "--no-commit-id", "--name-status", "--diff-filter=R")
+        fields = _git(objects, *renames, "-M", commit).split("\0")
+        renamed = next((new for old, new in zip(fields[1::3], fields[2::3], strict=False)
+                        if old == path), None)  # fmt: skip
+        did = f"removed {path}" if renamed is None else f"renamed {path} to {renamed}"
+        says = f"commit {commit[:12]} of {date} {did}"
+        evidence = Evidence(Layer.SEARCH, says, renamed or path, text=subject)
+        yield _Departure(commit, evidence, renamed)
+        if renamed is None:
+            return
+        path = renamed
+
+
+def _pickaxe(
+    objects: Objects, base: str, target: str, file: FilePatch, names: Sequence[str]
+) -> list[Evidence]:
+    added = [t for h in file.hunks for t in h.added if len(t.strip()) >= _SHORT]
+    if not added:
+        return []
+    line = max(added, key=len).rstrip(b"\r\n").decode("utf-8", "replace")
+    log = _git(
+        objects,
+        "log",
+        "--reverse",
+        "--format=%H %s",
+        f"-S{line}",
+        f"{base}..{target}",
+        "--",
+        *names,
+    )
     found = []
-    for file in patch.files:
-        added = [t for h in file.hunks for t in h.added if len(t.strip()) >= _SHORT]
-        if not added:
-            continue
-        line = max(added, key=len).rstrip(b"\r\n").decode("utf-8", "replace")
-        log = _git(
-            objects, "log", "--reverse", "--format=%H %s", f"-S{line}",
-            f"{base}..{target}", "--", file.path,
-        )  # fmt: skip
-        first = log.splitlines()[:1]
-        for commit_line in first:
-            commit, _, subject = commit_line.partition(" ")
-            says = f"commit {commit[:12]} is the first that touches the line {line.strip()[:80]!r}"
-            found.append(Evidence(Layer.SEARCH, says, file.path, text=subject))
+    for brief in log.splitlines()[:1]:
+        commit, _, subject = brief.partition(" ")
+        says = f"commit {commit[:12]} is the first that touches the line {line.strip()[:80]!r}"
+        found.append(Evidence(Layer.SEARCH, says, file.path, text=subject))
     return found
 
 
