@@ -8,54 +8,25 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.faulty_registry import FaultyRegistry, faulty
-from tests.publishing import base_layout, finished_build, publication, publish, smoke_of
+from tests.publishing import base_layout, finished_build, publish, smoke_of
 from tests.registries import RunningRegistry, running_registry
 from tests.stack import GATE
 
 from stackpatch.artefacts.base import open_base
 from stackpatch.artefacts.build import build
 from stackpatch.cli.images import opener
-from stackpatch.errors import EnvironmentProblem, FindingError, InputError
+from stackpatch.errors import FindingError, InputError
 from stackpatch.model.arch import parse_arch
 from stackpatch.registry.finished import Finished, open_finished
 from stackpatch.registry.publish import refuse_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.faulty_registry import FaultyRegistry
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry") / "r") as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(registry: RunningRegistry) -> Iterator[FaultyRegistry]:
-    with faulty(registry.host) as running:
-        yield running
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return f"t/{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """For sm121, on nothing."""
-    return finished_build(tmp_path_factory.mktemp("sm121"))
-
-
-@pytest.fixture(scope="module")
-def other_arch(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """For sm120."""
-    return finished_build(tmp_path_factory.mktemp("sm120"), arch="sm120")
 
 
 def index_of(registry: RunningRegistry, name: str, tag: str = "t") -> dict[str, Any]:
@@ -467,44 +438,3 @@ def test_a_lock_that_is_none_is_told(tmp_path: Path, content: str) -> None:
     (finished.folder / "lock.json").write_text(content)
     with pytest.raises(InputError, match=r"lock\.json"):
         open_finished(finished.folder, finished.inputs)
-
-
-def test_sign_without_cosign_ends_before_anything_is_sent(
-    registry: RunningRegistry,
-    proxy: FaultyRegistry,
-    name: str,
-    small: Finished,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(EnvironmentProblem, match="cosign"):
-        publish(small, proxy.host, name, sign=True)
-    assert proxy.asked == []
-
-
-@pytest.mark.parametrize("status", [0, 1])
-def test_cosign_signs_the_index_before_the_tag_names_it(
-    registry: RunningRegistry,
-    name: str,
-    small: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
-) -> None:
-    """cosign itself needs a key service; here it is a program that notes what it was asked."""
-    program = tmp_path / "cosign"
-    program.write_text(
-        f"#!/bin/sh\necho \"$@\" >> {tmp_path}/asked\necho 'no key' >&2\nexit {status}\n"
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    made, _ = publication(small, registry.host, name, sign=True)
-    if status:
-        with pytest.raises(EnvironmentProblem, match=r"cosign could not sign .*no key"):
-            made.run()
-        assert "t" not in registry.tags(name)
-    else:
-        done = made.run()
-        assert done.signed
-        asked = (tmp_path / "asked").read_text().split()
-        assert asked == ["sign", "--yes", f"{registry.host}/{name}@{done.digest}"]

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.faulty_registry import FaultyRegistry, faulty
 from tests.publishing import finished_build, publication, publish
-from tests.registries import RunningRegistry, running_registry
 from tests.stack import GATE
 
 from stackpatch.errors import EnvironmentProblem, FindingError, StackpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.registries import RunningRegistry
 
     from stackpatch.registry.finished import Finished
 
@@ -30,33 +29,6 @@ if TYPE_CHECKING:
 _STRIDE = 1 if os.environ.get("STACKPATCH_ALL_FAULTS") else 8
 _SERIAL = iter(range(10**6))
 INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry") / "r") as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(registry: RunningRegistry) -> Iterator[FaultyRegistry]:
-    with faulty(registry.host) as running:
-        yield running
-
-
-@pytest.fixture
-def name() -> str:
-    return f"f/{next(_SERIAL)}"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return finished_build(tmp_path_factory.mktemp("sm121"))
-
-
-@pytest.fixture(scope="module")
-def other_arch(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return finished_build(tmp_path_factory.mktemp("sm120"), arch="sm120")
 
 
 def arches(registry: RunningRegistry, name: str, tag: str = "t") -> set[str]:

@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.faulty_registry import FaultyRegistry, faulty
 from tests.publishing import base_layout, finished_build, publication
-from tests.registries import RunningRegistry, running_registry
 
 from stackpatch.errors import StackpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from tests.registries import RunningRegistry
 
     from stackpatch.registry.finished import Finished
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "publish.md"
 CHUNK = 100_000
 _UPLOADS = r"/v2/[^?]*/blobs/uploads/[^?]+(\?.*)?"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry") / "r") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

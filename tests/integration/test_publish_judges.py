@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.engine import Engine, engine
 from tests.publishing import base_layout, finished_build, publish
-from tests.registries import running_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.registries import RunningRegistry
@@ -25,12 +23,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def judges() -> Engine:
     return engine()
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry") / "r") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.debian import program_of_debian
-from tests.faulty_registry import FaultyRegistry, faulty
-from tests.publishing import finished_build, publication, publish
-from tests.registries import RunningRegistry, running_registry
+from tests.publishing import publication, publish
 
 from stackpatch.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.faulty_registry import FaultyRegistry
+    from tests.registries import RunningRegistry
 
     from stackpatch.registry.finished import Finished
 
@@ -29,34 +28,12 @@ _UNLOCKS = "of-the-key-and-nobody-elses"
 _OFFLINE = "--tlog-upload=false"
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry") / "r") as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(registry: RunningRegistry) -> Iterator[FaultyRegistry]:
-    with faulty(registry.host) as running:
-        yield running
-
-
-@pytest.fixture
-def name() -> str:
-    return f"s/{next(_SERIAL)}"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return finished_build(tmp_path_factory.mktemp("sm121"))
-
-
 @pytest.fixture
 def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A key pair of cosign's own making; cosign is on PATH, and its password in its variable."""
     program = program_of_debian("cosign")
     monkeypatch.setenv("PATH", f"{Path(program).parent}:/usr/bin:/bin")
-    monkeypatch.setenv("COSIGN_UNLOCKS", _UNLOCKS)
+    monkeypatch.setenv("COSIGN_PASSWORD", _UNLOCKS)
     words = [program, "generate-key-pair", "--output-key-prefix", str(tmp_path / "our")]
     subprocess.run(words, check=True, capture_output=True, stdin=subprocess.DEVNULL)
     return tmp_path / "our.key"
@@ -111,7 +88,7 @@ def test_a_wrong_password_ends_with_cosigns_words_and_without_a_tag(
     key: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COSIGN_UNLOCKS", "something-else-entirely")
+    monkeypatch.setenv("COSIGN_PASSWORD", "something-else-entirely")
     said: list[str] = []
     options = (f"--key={key}", _OFFLINE)
     made, _ = publication(small, registry.host, name, sign=True, cosign=options, say=said.append)

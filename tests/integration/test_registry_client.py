@@ -7,9 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.faulty_registry import FaultyRegistry, faulty
 from tests.images import INDEX, MANIFEST, LayoutMaker, tar_layer
-from tests.registries import RunningRegistry, running_registry
 
 from stackpatch.artefacts.oci import Platform
 from stackpatch.errors import EnvironmentProblem, InputError
@@ -19,17 +17,13 @@ from stackpatch.registry.patience import Limits
 from stackpatch.registry.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.faulty_registry import FaultyRegistry
+    from tests.registries import RunningRegistry
 
 ARM64, AMD64 = Platform.parse("linux/arm64"), Platform.parse("linux/amd64")
 NAME = "read/image"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry") / "r") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +38,6 @@ def pushed(registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory) 
     outer = maker.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]}, INDEX)
     registry.put_layout(NAME, maker.write(outer), "t")
     return {"amd64": amd64, "arm64": arm64, "inner": inner, "outer": outer, "blobs": maker.blobs}
-
-
-@pytest.fixture
-def proxy(registry: RunningRegistry) -> Iterator[FaultyRegistry]:
-    with faulty(registry.host) as running:
-        yield running
 
 
 def opened(host: str, name: str = NAME, **limits: Any) -> Registry:

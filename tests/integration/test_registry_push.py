@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import urllib.parse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from tests.faulty_registry import FaultyRegistry, faulty
@@ -21,30 +20,9 @@ from stackpatch.registry.patience import Limits
 from stackpatch.registry.push import How, Pusher
 from stackpatch.registry.reference import Reference
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _UPLOADS = r"/v2/[^?]*/blobs/uploads/[^?]+(\?.*)?"
 _START = r"/v2/[^?]*/blobs/uploads/(\?.*)?"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry") / "r") as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(registry: RunningRegistry) -> Iterator[FaultyRegistry]:
-    with faulty(registry.host) as running:
-        yield running
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A repository of the test's own."""
-    return f"t/{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
 
 
 class Pauses(list[float]):

@@ -42,6 +42,15 @@ def command(
     sign: Annotated[
         bool, typer.Option("--sign", help="Let cosign sign the index before the tag names it.")
     ] = False,
+    cosign_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cosign-option",
+            metavar="WORD",
+            help="For `cosign sign`, such as --key=cosign.key; says --sign as well.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
@@ -65,7 +74,14 @@ def command(
     tag = reference.tag or f"{work.release.version}_sp.{work.series.short}"
     with reporting() as report:
         done = Publication(
-            finished, Registry.open(reference), tag, replace=replace, sign=sign, report=report
+            finished,
+            Registry.open(reference),
+            tag,
+            replace=replace,
+            sign=sign or bool(cosign_option),
+            cosign=tuple(cosign_option or ()),
+            say=output.note,
+            report=report,
         ).run()
     for line in people(done, tag):
         output.note(line)
