@@ -45,6 +45,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stackpatc
 _UNIT = Path(__file__).parent / "unit"
 _KEPT = (
     "STACKPATCH_TEST_CACHE",
+    "STACKPATCH_TEST_NVCC",
     "STACKPATCH_REQUIRE_ENGINE",
     "STACKPATCH_ENGINE_DIR",
     "STACKPATCH_ENGINE_MIRROR",

@@ -8,15 +8,13 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import shutil
 import subprocess
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.conftest import TEST_CACHE, fetch_artefact
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Compiler, its code generator, its headers, the CUDA headers, and <nv/target>.
 _WHEELS = {
@@ -67,19 +65,31 @@ def nvcc() -> str:
     return str(_from_index())
 
 
+def folder() -> Path:
+    """Where that compiler has its programs: nvcc on PATH may be a link, or a script."""
+    argv = [nvcc(), "--dryrun", "-c", "-x", "cu", os.devnull]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True).stderr
+    here = re.search(r"^#\$ _HERE_=(.+)$", told, re.MULTILINE)
+    assert here is not None, told
+    return Path(here[1])
+
+
 def _from_index() -> Path:
     wheels = _WHEELS[platform.machine()]
-    folder = TEST_CACHE / "nvcc-13.0.88"
+    unpacked = TEST_CACHE / "nvcc-13.0.88"
     TEST_CACHE.mkdir(parents=True, exist_ok=True)
     with (TEST_CACHE / "nvcc-13.0.88.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        if not (unpacked / "complete").exists():
+            shutil.rmtree(unpacked, ignore_errors=True)
             for file, sha256 in wheels.items():
                 with zipfile.ZipFile(fetch_artefact(file, sha256)) as archive:
-                    archive.extractall(folder)
-            home = folder / "nvidia/cu13"
+                    archive.extractall(unpacked)
+            home = unpacked / "nvidia/cu13"
             for program in [*(home / "bin").iterdir(), *(home / "nvvm/bin").iterdir()]:
                 program.chmod(0o755)
-            (folder / "complete").touch()
-    return folder / "nvidia/cu13/bin/nvcc"
+            (unpacked / "complete").touch()
+        # nvcc.profile looks for the run-time libraries there.
+        if not (link := unpacked / "nvidia/cu13/lib64").exists():
+            link.symlink_to("lib")
+    return unpacked / "nvidia/cu13/bin/nvcc"
