@@ -50,9 +50,12 @@ test: $(STAMP) tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Programs that tests run, each with its Debian package: Chromium looks at the matrix page, wiggle
-# suggests for conflicts, sshd is a second machine, openssl makes certificates. As root on Debian or
-# Ubuntu what is missing is installed; elsewhere the tests that need it fail and say so.
-TOOLS := chromium=chromium chromedriver=chromium-driver wiggle=wiggle sshd=openssh-server openssl=openssl
+# suggests for conflicts, sshd is a second machine, openssl makes certificates, g++ is nvcc's host
+# compiler, strip, patch and diff are judges, jq runs the workflow of docs/upstream.md. As root on
+# Debian or Ubuntu what is missing is installed; elsewhere the tests that need it fail and say so.
+TOOLS := chromium=chromium chromedriver=chromium-driver wiggle=wiggle sshd=openssh-server \
+  ssh-keygen=openssh-client openssl=openssl g++=g++ strip=binutils patch=patch diff=diffutils \
+  jq=jq pgrep=procps
 tools:
 	@missing=; for one in $(TOOLS); do \
 	  PATH="$$PATH:/usr/sbin" command -v "$${one%%=*}" >/dev/null || missing="$$missing $${one#*=}"; done; \
