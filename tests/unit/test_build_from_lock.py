@@ -105,6 +105,42 @@ def test_another_stackpatch_is_an_input(shop: Shop, monkeypatch: pytest.MonkeyPa
     assert ran.document["differences"] == ['stackpatch: "0.1.0" → "99"']
 
 
+def test_another_engine_alone_is_told_with_what_helps(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a builder elsewhere made it: no recipe is to be checked out then."""
+    lock = lock_of(shop.build())
+    monkeypatch.setattr("stackpatch.cli.locks.input_differences", lambda *_: [ENGINE])
+    ran = again(shop, lock)
+    assert ran.status == 1
+    assert ran.document["differences"] == [ENGINE]
+    assert "name a --builder that has it" in ran.document["error"]["hint"]
+
+
+ENGINE = 'engine.version: "buildkit 0.13.1" → "dockerd 26.1.5"'
+
+
+@pytest.mark.parametrize("base", ["", "  "])
+def test_an_empty_base_is_not_taken_for_none(shop: Shop, base: str) -> None:
+    """`--base "$BASE"` with BASE not set would build on nothing, without a word."""
+    ran = shop.build("--base", base)
+    assert ran.status == 2
+    assert ran.document["error"]["message"] == "--base is empty"
+    assert "variable" in ran.document["error"]["hint"]
+    assert not shop.out.exists()
+
+
+def test_a_base_without_the_package_is_told_with_what_helps(shop: Shop) -> None:
+    maker = LayoutMaker(shop.folder / "base")
+    other = {f"{SITE}/torch-2.9.0.dist-info/RECORD": b""}
+    layout = maker.write(maker.image([tar_layer(other)], architecture="arm64"))
+    ran = shop.build("--base", str(layout))
+    assert ran.status == 2
+    assert ran.document["error"]["message"] == "the base image has no demo"
+    hint = ran.document["error"]["hint"]
+    assert hint.startswith("its package folders hold 1 other distribution; take one that has")
+
+
 def test_a_release_that_is_gone_is_told(shop: Shop) -> None:
     lock = lock_of(shop.build())
     shop.recipe.write_text(

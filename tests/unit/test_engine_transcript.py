@@ -150,6 +150,38 @@ def test_secrets_are_taken_out_wherever_they_stand() -> None:
     assert cleaner.clean("nothing") == "nothing"
 
 
+PIP = """\
+[global]
+index-url = https://me:p%40ss-word@pypi.corp.test/simple
+extra-index-url = https://tok-en-alone@other.test/simple https://plain.test/simple
+proxy = http://proxy.test:3128
+[tool]
+api = "quoted-value"
+machine x login me password netrc-secret
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        ("Looking in https://me:p%40ss-word@pypi.corp.test/simple", "Looking in ***"),
+        ("error: auth me:p%40ss-word@x failed", "error: auth ***@x failed"),
+        ("401 for password p%40ss-word", "401 for password ***"),
+        ("decoded p@ss-word", "decoded ***"),
+        ("GET https://tok-en-alone@other.test/x", "GET https://***@other.test/x"),
+        ("api said quoted-value", "api said ***"),
+        ("used netrc-secret", "used ***"),
+        ("asking http://proxy.test:3128", "asking http://proxy.test:3128"),
+        ("GET https://pypi.corp.test/simple/torch", "GET https://pypi.corp.test/simple/torch"),
+    ],
+)
+def test_what_a_program_makes_of_a_secret_settings_file_is_taken_out(
+    printed: str, shown: str
+) -> None:
+    """It prints a URL or a password, not the line of the pip.conf that it was in."""
+    assert Redactor.of([PIP.encode()]).clean(printed) == shown
+
+
 def test_the_longer_of_two_secrets_goes_first() -> None:
     assert Redactor.of([b"abcdefgh", b"abcdefgh-and-more"]).clean("abcdefgh-and-more") == "***"
 

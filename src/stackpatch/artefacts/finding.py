@@ -276,8 +276,11 @@ class Search:
         if self._inside is not None:
             msg += f" in /{self._inside.rstrip('/')}"
         folders = {posixpath.dirname(path) for path in self._upper.paths if ".dist-info/" in path}
-        hint = f"its package folders hold {f'{len(folders)} other' if folders else 'no'} "
-        hint += "distributions"
+        others = f"{len(folders)} other" if folders else "no"
+        hint = (
+            f"its package folders hold {others} distribution{'s' * (len(folders) != 1)}; take one "
+            "that has the release, or --engine buildx or buildah, which install the patched wheel"
+        )
         return InputError(msg, hint=hint, where=where)
 
 

@@ -116,6 +116,9 @@ def command(
     from stackpatch.model.arch import parse_arch
 
     locked = None
+    if base is not None and not base.strip():
+        msg = "--base is empty"
+        raise InputError(msg, hint="`scratch` means nothing; is a variable not set?")
     if from_lock is not None:
         if engine != "auto" or site is not None:
             msg = "--from-lock says the engine and the site; leave --engine and --site out"

@@ -43,10 +43,13 @@ def differing(locked: Locked, inputs: Mapping[str, Any], *, json: bool) -> None:
     if not lines:
         return
     count = len(lines)
+    hint = "nothing was built; check out the recipes and patches of that time, or build anew"
+    if all(line.startswith("engine.version: ") for line in lines):
+        hint = "nothing was built; use that version, name a --builder that has it, or build anew"
     failure = FindingError(
         f"{count} input{'s' * (count != 1)} of this build {'are' if count != 1 else 'is'} not the "
         f"one{'s' * (count != 1)} of {locked.where}",
-        hint="nothing was built; check out the recipes and patches of that time, or build anew",
+        hint=hint,
     )
     document = {"from_lock": locked.where, "differences": lines}
     output.emit("build", document, [f"differs  {x}" for x in lines], json=json, failure=failure)
