@@ -323,7 +323,7 @@ def test_with_history_a_deleted_file_names_the_commit(project: Project) -> None:
     row = ran.document["patches"][1]
     assert (row["outcome"], row["verdict"]) == ("conflict", "unsure")
     (culprit,) = ran.document["conflict"]["culprits"]
-    assert culprit["says"] == f"commit {commit[:12]} of 2026-01-01 changed {STRICT!r}"
+    assert culprit["says"] == f"commit {commit[:12]} of 2026-01-01 removed b.py"
     assert culprit["text"] == "Drop b"
 
 
@@ -398,7 +398,9 @@ def test_no_hunk_of_a_renamed_file_is_taken_elsewhere(project: Project) -> None:
     project.up.git("mv", "b.py", "gate_b.py")
     project.up.release("2.0", {"readme": "two\n"})
     ran = rebase(project, "--onto", "git:v2.0", "--json")
-    assert "build is now in" in ran.document["patches"][1]["detail"]
+    row = ran.document["patches"][1]
+    assert "b.py is now gate_b.py" in [piece["says"] for piece in row["evidence"]]
+    assert "now in a.py" not in json.dumps(row), "its `build` was there before"
 
 
 def test_without_history_the_first_version_in_the_store_is_named(project: Project) -> None:
@@ -415,6 +417,92 @@ def test_without_history_the_first_version_in_the_store_is_named(project: Projec
     assert ran.document["conflict"]["culprits"][0]["says"] == (
         "1.2 is the first version in the store where it is conflict"
     )
+
+
+def test_the_first_version_is_told_for_a_patch_that_stands_on_another(
+    tmp_path: Path, index: Server
+) -> None:
+    """Alone it applies nowhere: without the first patch its lines were never there."""
+    third = RELAXED.replace("12)", "12, 13)")
+    effect = "Upstream-Status: Pending\nEffect: a.py :: build :: 12, 13"
+    on_top = ("Open it more", {"a.py": gate(third)}, effect)
+    project = Project(tmp_path, index, {"a.py": gate(STRICT)}, open_gate("a"), on_top)
+    for version, files in (
+        ("1.1", {"readme": "more\n"}),
+        ("1.2", {"a.py": gate(RELAXED).replace("(device)\n    launch", "(stream)\n    launch")}),
+        ("2.0", {"readme": "two\n"}),
+    ):
+        project.up.release(version, files)
+        assert project.run("fetch", "demo", f"git:v{version}").status == 0
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert (ran.status, outcomes(ran.document)) == (4, ["landed", "conflict"])
+    assert [one["says"] for one in ran.document["conflict"]["culprits"]] == [
+        "v1.2 is the first version in the store where it is conflict"
+    ]
+
+
+# --- what is shown of the patch ---------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, index: Server) -> Project:
+    """One patch that changes a gate, adds a file, removes one and renames one."""
+    base = {"a.py": gate(STRICT), "old.txt": "old\n", "name.txt": "name\n", "readme": "1\n"}
+    ours = {
+        "a.py": gate(RELAXED),
+        "new.txt": "new\n",
+        "old.txt": None,
+        "name.txt": None,
+        "other.txt": "name\n",
+    }
+    patch = ("Do much", ours, r"Effect: a.py :: build :: \(10, 12")
+    project = Project(tmp_path, index, base, patch)
+    mail = project.patches / "v1.0" / project.series.patches[0].name
+    text = mail.read_text().replace("Why.\n", "Why:\n\n    of this\n    and that\n\nAnd so.\n")
+    assert "rename from name.txt" in text
+    mail.write_text(text)
+    return project
+
+
+def test_only_what_has_no_place_is_shown(mixed: Project) -> None:
+    document = conflict(mixed, "a")
+    assert [(h["path"], h["why"]) for h in document["conflict"]["hunks"]] == [("a.py", "no-match")]
+
+
+def test_a_file_that_is_in_the_way_and_one_that_is_gone_are_shown(mixed: Project) -> None:
+    mixed.up.release(
+        "2.0",
+        {"new.txt": "theirs\n", "name.txt": None, "old.txt": "old\nand more\n"},
+    )
+    ran = rebase(mixed, "--onto", "git:v2.0", "--json")
+    assert ran.status == 4
+    shown = {h["path"]: (h["why"], h["text"]) for h in ran.document["conflict"]["hunks"]}
+    assert shown == {
+        "new.txt": ("exists", "+new"),
+        "other.txt": ("conflict", "rename of the file"),
+    }
+    people = rebase(mixed, "--status")
+    assert "this change of other.txt has no place (conflict):\n  rename of the file" in people.out
+
+
+def test_all_that_the_message_says_is_shown_but_the_trailers(mixed: Project) -> None:
+    mixed.up.release("2.0", {"a.py": gate(REWORKED)})
+    out = rebase(mixed, "--onto", "git:v2.0").out
+    assert (
+        "for:\n  Do much\n  Why:\n\n      of this\n      and that\n\n  And so.\n\nthis hunk" in out
+    )
+
+
+def test_where_everything_has_a_place_nothing_is_suggested(project: Project) -> None:
+    """It would apply; what is wrong is its `Effect`, and no merge tool mends that."""
+    path = project.patches / "v1.0" / project.series.patches[1].name
+    path.write_text(path.read_text().replace(r"(10, 12\)", r"(10, 99\)"))
+    project.up.release("2.0", {"readme": "two\n"})
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert ran.status == 4
+    assert "its effect is not there afterwards" in ran.document["patches"][1]["detail"]
+    assert ran.document["conflict"]["suggestions"] == ran.document["conflict"]["hunks"] == []
+    assert "nothing in the source store shows" not in rebase(project, "--status").out
 
 
 # --- dry run ----------------------------------------------------------------------------------

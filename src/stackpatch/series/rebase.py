@@ -253,18 +253,13 @@ def _move_from_json(document: Any) -> Move:
     )
 
 
-def culprit(
-    patch: Patch,
-    versions: Sequence[tuple[str, str]],
-    judge_at: Callable[[str, Patch], Verdict],
-) -> tuple[str, Verdict] | None:
-    """The first of the versions (name, tree; oldest first) at which the patch stopped applying.
+def culprit(verdicts: Sequence[tuple[str, Verdict]]) -> tuple[str, Verdict] | None:
+    """The first of the versions (with a patch's verdict, oldest first) where it stopped applying.
 
     None when it applies at all of them, or at none.
     """
     applied = False
-    for name, tree in versions:
-        verdict = judge_at(tree, patch)
+    for name, verdict in verdicts:
         if verdict.word is Word.NEEDED:
             applied = True
         elif applied:

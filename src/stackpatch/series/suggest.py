@@ -19,7 +19,7 @@ from stackpatch.series.placement import replace_at
 from stackpatch.series.side import split_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
@@ -36,8 +36,10 @@ class Suggestion:
     diff: str
 
 
-def suggest(objects: Objects, tree: str, patch: Patch) -> tuple[Suggestion, ...]:
-    """What each installed tool makes of the files that do not merge; only clean results.
+def suggest(
+    objects: Objects, tree: str, patch: Patch, paths: Container[str]
+) -> tuple[Suggestion, ...]:
+    """What each installed tool makes of these files of the patch; only clean results.
 
     A tool that is missing, fails, hangs or leaves conflicts suggests nothing.
     """
@@ -46,7 +48,13 @@ def suggest(objects: Objects, tree: str, patch: Patch) -> tuple[Suggestion, ...]
     for file in patch.files if installed else ():
         ours = objects.read(tree, file.path)
         blob = objects.find_blob(file.old_id) if file.old_id else None
-        if file.change is not Change.MODIFY or file.binary or ours is None or blob is None:
+        if (
+            file.path not in paths
+            or file.change is not Change.MODIFY
+            or file.binary
+            or ours is None
+            or blob is None
+        ):
             continue
         base = objects.blob(blob)
         home = [(h, h.old_start - (1 if h.old_count else 0)) for h in file.hunks]
