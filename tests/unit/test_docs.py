@@ -49,6 +49,27 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
             assert (document.parent / target.partition("#")[0]).exists(), target
 
 
+def headings(document: Path) -> set[str]:
+    """The names by which a page's headings can be linked to, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_link_to_a_heading_finds_it(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]*#[^)\s]+)\)", document.read_text("utf-8")):
+        page, _, heading = target.partition("#")
+        if not page.startswith(("http://", "https://")):
+            assert heading in headings(document.parent / page if page else document), target
+
+
+def test_the_index_names_every_page() -> None:
+    index = (CHECKOUT / "docs/index.md").read_text("utf-8")
+    pages = {path.name for path in CHECKOUT.glob("docs/*.md")} - {"index.md"}
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+
+
 def command_lines(document: Path) -> Iterator[list[str]]:
     """The words of each `stackpatch …` in a code block or in backticks."""
     text = document.read_text("utf-8")
