@@ -72,7 +72,7 @@ def test_the_index_names_every_page() -> None:
 
 def command_lines(document: Path) -> Iterator[list[str]]:
     """The words of each `stackpatch …` in a code block or in backticks."""
-    text = document.read_text("utf-8")
+    text = re.sub(r"\\\n\s*", "", document.read_text("utf-8"))  # a line that goes on in the next
     found = re.findall(r"^\$? ?(?:\.venv/bin/)?(stackpatch .+?)(?: +#.*)?$", text, re.MULTILINE)
     found += re.findall(r"`(stackpatch [^`\n]+)`", text)
     for line in found:
