@@ -4,8 +4,8 @@
 #
 # The context has source/ (the patched files and their digests) and tools/. Upstream's sources and
 # those that its CMake files fetch come over the network: build with `--network host` or `default`.
-# Secrets, all optional: `ca` (certificates of a proxy that inspects TLS) and `pip` (a pip.conf with
-# the package index, credentials included).
+# Secrets, all optional: `ca` (certificates of a proxy that inspects TLS), `pip` (a pip.conf with the
+# package index, credentials included) and `git` (a gitconfig that names mirrors).
 ARG BASE
 ARG DEVEL=${BASE}
 FROM ${DEVEL} AS wheel
@@ -25,14 +25,17 @@ USER 0
 SHELL ["/bin/sh", "-euc"]
 RUN --mount=type=bind,source=.,target=/mnt \
     --mount=type=secret,id=ca,required=false \
+    --mount=type=secret,id=git,required=false \
     if [ -e /run/secrets/ca ]; then \
       export GIT_SSL_CAINFO=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; \
     fi; \
+    if [ -e /run/secrets/git ]; then export GIT_CONFIG_GLOBAL=/run/secrets/git; fi; \
     "${PYTHON}" /mnt/tools/source.py --git "${GIT}" --commit "${COMMIT}" \
       --patched /mnt/source --to /src/upstream
 
 RUN --mount=type=cache,id=stackpatch-vllm-ccache,target=/root/.cache/ccache \
     --mount=type=secret,id=ca,required=false \
+    --mount=type=secret,id=git,required=false \
     --mount=type=secret,id=pip,required=false \
     cd /src/upstream; \
     if [ -e /run/secrets/ca ]; then \
@@ -40,6 +43,7 @@ RUN --mount=type=cache,id=stackpatch-vllm-ccache,target=/root/.cache/ccache \
         SSL_CERT_FILE=/run/secrets/ca CURL_CA_BUNDLE=/run/secrets/ca \
         GIT_SSL_CAINFO=/run/secrets/ca; \
     fi; \
+    if [ -e /run/secrets/git ]; then export GIT_CONFIG_GLOBAL=/run/secrets/git; fi; \
     if [ -e /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi; \
     export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1; \
     if [ -n "${BUILD_REQUIREMENTS}" ]; then \
@@ -52,11 +56,16 @@ RUN --mount=type=cache,id=stackpatch-vllm-ccache,target=/root/.cache/ccache \
       SETUPTOOLS_SCM_PRETEND_VERSION="${VERSION}" \
       "${PYTHON}" -m pip wheel --no-deps --no-build-isolation --wheel-dir /src/wheel .
 
+# The patched wheels of the stacks that this one stands on, if there are any: the build has made them.
+RUN --mount=type=bind,source=.,target=/mnt \
+    if [ -d /mnt/wheel ]; then cp /mnt/wheel/*.whl /src/wheel/; fi
+
 FROM ${BASE} AS image
 
 ARG DISTRIBUTION=vllm
 ARG PACKAGE=vllm
 ARG VERSION
+ARG ALSO=""
 # FlashInfer's prebuilt modules hide no source of vLLM's; named where FlashInfer is patched too.
 ARG SHADOWED_BY=""
 ARG FLASHINFER_CUDA_ARCH_LIST
@@ -67,7 +76,7 @@ RUN --mount=type=bind,source=.,target=/mnt \
     --mount=type=bind,from=wheel,source=/src/wheel,target=/media \
     PYTHONDONTWRITEBYTECODE=1 "${PYTHON}" /mnt/tools/install.py \
       --wheels /media --distribution "${DISTRIBUTION}" --package "${PACKAGE}" \
-      --version "${VERSION}" --shadows "${SHADOWED_BY}" --user stackpatch:10001 \
+      --version "${VERSION}" --also "${ALSO}" --shadows "${SHADOWED_BY}" --user stackpatch:10001 \
       --caches "/root/.cache/vllm /root/.cache/flashinfer /root/.triton/cache /root/.cache/tvm-ffi"
 
 ENV FLASHINFER_CUDA_ARCH_LIST=${FLASHINFER_CUDA_ARCH_LIST} \

@@ -52,9 +52,12 @@ class Engine:
         return done.stdout
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let the code under test find this engine, as after `eval "$(scripts/engine env)"`."""
+        """Let the code under test find this engine, as after `eval "$(scripts/engine env)"`.
+
+        Nothing else of the environment in which the engine was found: HOME is the test's own.
+        """
         for name, value in self.env.items():
-            if os.environ.get(name) != value:
+            if name == "PATH" or name.startswith(("DOCKER_", "STACKPATCH_TEST_")):
                 monkeypatch.setenv(name, value)
 
 

@@ -25,18 +25,19 @@ def main():
         "--patched", required=True, help="folder with the files that a series changes"
     )
     told.add_argument("--to", required=True)
+    told.add_argument("--submodules", default="yes", choices=("yes", "no"))
     told.add_argument("--lfs", default="", help="git-lfs patterns to bring, parted by commas")
     options = told.parse_args()
     if not re.fullmatch("[0-9a-f]{40}", options.commit):
         sys.exit(f"{options.commit}: want the commit's 40 digits")
     target, patched = pathlib.Path(options.to), pathlib.Path(options.patched)
-    bring(options.git, options.commit, target)
+    bring(options.git, options.commit, target, submodules=options.submodules == "yes")
     if options.lfs:
         large_files(target, options.lfs)
     put(patched, target)
 
 
-def bring(url, commit, target):
+def bring(url, commit, target, *, submodules):
     target.mkdir(parents=True)
     git(target, "init", "--quiet")
     git(target, "fetch", "--quiet", "--depth=1", "--no-tags", url, commit)
@@ -46,7 +47,7 @@ def bring(url, commit, target):
     found = git(target, "rev-parse", "HEAD", read=True).strip()
     if found != commit:
         sys.exit(f"{url} gave commit {found}, not {commit}")
-    if (target / ".gitmodules").exists():
+    if submodules and (target / ".gitmodules").exists():
         # Relative addresses of submodules are meant relative to upstream's.
         git(target, "remote", "add", "origin", url)
         words = ("submodule", "update", "--init", "--recursive", "--depth=1")

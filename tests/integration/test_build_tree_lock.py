@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.integration.test_build_tree import AFTER, BEFORE, LOADER, Shop
-from tests.integration.test_build_tree import _build as _build_fixture
-from tests.integration.test_build_tree import _shop as _shop_fixture
+from tests.trees import AFTER, BEFORE, LOADER, Shop, build_fixture, shop_fixture
 
 from stackpatch.cli.main import main
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-shop, build = _shop_fixture, _build_fixture
+shop, build = shop_fixture, build_fixture
 
 
 def again(

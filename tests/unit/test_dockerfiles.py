@@ -101,7 +101,7 @@ def test_secrets_are_mounted_and_never_copied(stack: str) -> None:
         if word in {"COPY", "ADD", "ENV", "ARG", "LABEL"}:
             assert "secret" not in rest.lower()
     mounted = re.findall(r"type=secret,id=(\w+)(,required=false)?", str(instructions(stack)))
-    assert {name for name, _ in mounted} <= {"ca", "pip"}
+    assert {name for name, _ in mounted} <= {"ca", "git", "pip"}
     assert all(optional for _, optional in mounted)
 
 

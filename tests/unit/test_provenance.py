@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 from tests.images import LayoutMaker
+from tests.papers import STATEMENT, valid_statement
 from tests.stack import make_stack
 
 from stackpatch.artefacts.base import open_base
@@ -24,97 +24,13 @@ if TYPE_CHECKING:
 WHEEL = Output("demo-1.2.3+sp.x-py3-none-any.whl", 3, "a" * 64)
 IMAGE = f"sha256:{'b' * 64}"
 
-# The fields of in-toto's ResourceDescriptor v1 and Statement v1 and of SLSA's provenance v1, as
-# their specifications list them; there is no schema of theirs on the package index.
-
-RESOURCE = {
-    "type": "object",
-    "additionalProperties": False,
-    "minProperties": 1,
-    "properties": {
-        "name": {"type": "string"},
-        "uri": {"type": "string", "pattern": "^[a-z][a-z0-9+.-]*:"},
-        "digest": {
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": False,
-            "properties": {
-                "sha256": {"pattern": "^[0-9a-f]{64}$"},
-                "gitCommit": {"pattern": "^[0-9a-f]{40}$"},
-            },
-        },
-        "annotations": {"type": "object"},
-        "mediaType": {"type": "string"},
-        "downloadLocation": {"type": "string"},
-        "content": {"type": "string"},
-    },
-    "anyOf": [{"required": ["uri"]}, {"required": ["digest"]}, {"required": ["content"]}],
-}
-STATEMENT: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["_type", "subject", "predicateType", "predicate"],
-    "properties": {
-        "_type": {"const": "https://in-toto.io/Statement/v1"},
-        "subject": {
-            "type": "array",
-            "minItems": 1,
-            "items": {**RESOURCE, "required": ["name", "digest"]},
-        },
-        "predicateType": {"const": "https://slsa.dev/provenance/v1"},
-        "predicate": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["buildDefinition", "runDetails"],
-            "properties": {
-                "buildDefinition": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["buildType", "externalParameters"],
-                    "properties": {
-                        "buildType": {"type": "string", "pattern": "^[a-z]+:"},
-                        "externalParameters": {"type": "object"},
-                        "internalParameters": {"type": "object"},
-                        "resolvedDependencies": {"type": "array", "items": RESOURCE},
-                    },
-                },
-                "runDetails": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["builder"],
-                    "properties": {
-                        "builder": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "required": ["id"],
-                            "properties": {
-                                "id": {"type": "string", "pattern": "^[a-z]+:"},
-                                "version": {"additionalProperties": {"type": "string"}},
-                                "builderDependencies": {"type": "array", "items": RESOURCE},
-                            },
-                        },
-                        "metadata": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "properties": {"invocationId": {"type": "string"}},
-                        },
-                        "byproducts": {"type": "array", "items": RESOURCE},
-                    },
-                },
-            },
-        },
-    },
-}
-
 
 def inputs(tmp_path: Path, base: str = "scratch") -> Inputs:
     return make_stack(tmp_path).plan(base=open_base(base, parse_arch("sm121"))).inputs
 
 
 def statement(one: Inputs) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(make_provenance(one, WHEEL, IMAGE))
-    jsonschema.Draft202012Validator(STATEMENT).validate(document)
-    return document
+    return valid_statement(make_provenance(one, WHEEL, IMAGE))
 
 
 def test_the_subjects_are_the_wheel_and_the_image(tmp_path: Path) -> None:
@@ -177,3 +93,32 @@ def test_the_structural_check_can_fail(tmp_path: Path) -> None:
     document["subject"][0]["digest"] = {"sha256": "nonsense"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(STATEMENT).validate(document)
+
+
+def test_a_build_from_git_has_no_wheel_and_names_what_compiled_it(tmp_path: Path) -> None:
+    devel = f"nvcr.test/devel@sha256:{'e' * 64}"
+    settings = {
+        "dockerfile": "c" * 64,
+        "tools": {"tools/source.py": "d" * 64},
+        "args": {"DEVEL": devel, "JOBS": "2"},
+    }
+    one = dataclasses.replace(inputs(tmp_path), wheel=None, engine_settings=settings)
+    document = valid_statement(make_provenance(one, None, IMAGE))
+    assert document["subject"] == [{"name": "image", "digest": {"sha256": "b" * 64}}]
+    build = document["predicate"]["buildDefinition"]
+    assert build["externalParameters"]["buildArgs"] == settings["args"]
+    found = {item["name"]: item["digest"] for item in build["resolvedDependencies"]}
+    assert "demo-1.2.3-py3-none-any.whl" not in found
+    assert found["upstream source"] == {"gitCommit": one.commit}
+    assert found["Dockerfile"] == {"sha256": "c" * 64}
+    assert found["tools/source.py"] == {"sha256": "d" * 64}
+    assert found["nvcr.test/devel"] == {"sha256": "e" * 64}
+
+
+def test_the_dockerfile_of_a_build_from_a_wheel_is_named_too(tmp_path: Path) -> None:
+    settings = {"dockerfile": "c" * 64, "tool": "d" * 64, "args": {}, "network": "none"}
+    one = dataclasses.replace(inputs(tmp_path), engine_settings=settings)
+    build = statement(one)["predicate"]["buildDefinition"]
+    assert "buildArgs" not in build["externalParameters"]
+    names = [item["name"] for item in build["resolvedDependencies"]]
+    assert names[-2:] == ["Dockerfile", "tools/install.py"]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from cyclonedx.model.bom import Bom
-from cyclonedx.schema import OutputFormat, SchemaVersion
-from cyclonedx.validation import make_schemabased_validator
 from packageurl import PackageURL
 from tests.images import LayoutMaker
+from tests.papers import valid_sbom
 from tests.stack import GATE, Stack, make_stack
 
 from stackpatch.artefacts.base import open_base
 from stackpatch.artefacts.lock import Output
 from stackpatch.artefacts.sbom import make_sbom
+from stackpatch.artefacts.vcs import commit_page, repository_uri
 from stackpatch.model.arch import parse_arch
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from stackpatch.artefacts.lock import Inputs
 
 WHEEL = Output("demo-1.2.3+sp.x-py3-none-any.whl", 3, "a" * 64)
 IMAGE = f"sha256:{'b' * 64}"
@@ -31,18 +33,8 @@ def sbom(stack: Stack, base: str = "scratch") -> bytes:
     return make_sbom(plan.inputs, plan.patches, WHEEL, IMAGE)
 
 
-def valid(raw: bytes) -> dict[str, Any]:
-    """The document, if CycloneDX's schema of 1.6 and its reader take it."""
-    validator = make_schemabased_validator(OutputFormat.JSON, SchemaVersion.V1_6)
-    problem = validator.validate_str(raw.decode())
-    assert problem is None, problem
-    document: dict[str, Any] = json.loads(raw)
-    assert Bom.from_json(document) is not None  # type: ignore[attr-defined]
-    return document
-
-
 def test_it_is_cyclonedx(tmp_path: Path) -> None:
-    document = valid(sbom(make_stack(tmp_path)))
+    document = valid_sbom(sbom(make_stack(tmp_path)))
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     assert "timestamp" not in document["metadata"]
 
@@ -50,12 +42,12 @@ def test_it_is_cyclonedx(tmp_path: Path) -> None:
 def test_the_validator_can_fail(tmp_path: Path) -> None:
     raw = sbom(make_stack(tmp_path)).replace(b'"unofficial"', b'"homemade"')
     with pytest.raises(AssertionError):
-        valid(raw)
+        valid_sbom(raw)
 
 
 def test_the_wheel_has_its_patches_in_its_pedigree(tmp_path: Path) -> None:
     stack = make_stack(tmp_path)
-    component = valid(sbom(stack))["metadata"]["component"]
+    component = valid_sbom(sbom(stack))["metadata"]["component"]
     version = stack.plan(base=open_base("scratch", parse_arch("sm121"))).inputs.patched
     assert component["version"] == version
     assert PackageURL.from_string(component["purl"]).version == version
@@ -77,7 +69,7 @@ def test_the_wheel_has_its_patches_in_its_pedigree(tmp_path: Path) -> None:
 
 def test_the_ancestor_is_the_released_wheel(tmp_path: Path) -> None:
     stack = make_stack(tmp_path)
-    pedigree = valid(sbom(stack))["metadata"]["component"]["pedigree"]
+    pedigree = valid_sbom(sbom(stack))["metadata"]["component"]["pedigree"]
     ancestor = pedigree["ancestors"][0]
     assert (ancestor["name"], ancestor["version"]) == ("demo", "1.2.3")
     assert ancestor["hashes"][0]["content"] == stack.recipe.release().artefacts[0].sha256
@@ -91,17 +83,15 @@ def test_the_ancestor_is_the_released_wheel(tmp_path: Path) -> None:
 
 def test_a_backport_is_called_one(tmp_path: Path) -> None:
     gate = GATE.replace("Submitted [", "Backport [")
-    patches = valid(sbom(make_stack(tmp_path, gate=gate)))["metadata"]["component"]["pedigree"]
+    patches = valid_sbom(sbom(make_stack(tmp_path, gate=gate)))["metadata"]["component"]["pedigree"]
     assert patches["patches"][0]["type"] == "backport"
 
 
 def test_a_patch_that_is_not_utf8_is_encoded(tmp_path: Path) -> None:
     stack = make_stack(tmp_path)
     plan = stack.plan(base=open_base("scratch", parse_arch("sm121")))
-    import dataclasses
-
     odd = dataclasses.replace(plan.patches[0], raw=GATE.encode() + b"\xff")
-    document = valid(make_sbom(plan.inputs, (odd,), WHEEL, IMAGE))
+    document = valid_sbom(make_sbom(plan.inputs, (odd,), WHEEL, IMAGE))
     text = document["metadata"]["component"]["pedigree"]["patches"][0]["diff"]["text"]
     assert text["encoding"] == "base64"
     assert base64.b64decode(text["content"]) == odd.raw
@@ -113,7 +103,7 @@ def test_the_image_and_its_base_are_components(tmp_path: Path) -> None:
     layout = maker.write(
         {**descriptor, "annotations": {"io.containerd.image.name": "registry.test/a/base:1"}}
     )
-    document = valid(sbom(make_stack(tmp_path), str(layout)))
+    document = valid_sbom(sbom(make_stack(tmp_path), str(layout)))
     image, base = document["components"]
     assert (image["type"], base["type"]) == ("container", "container")
     assert base["name"] == "registry.test/a/base:1"
@@ -128,3 +118,51 @@ def test_the_same_inputs_give_the_same_document(tmp_path: Path) -> None:
     assert sbom(one) == sbom(two)
     other = make_stack(tmp_path / "c", gate=GATE.replace("no reason", "a reason"))
     assert json.loads(sbom(other))["serialNumber"] != json.loads(sbom(one))["serialNumber"]
+
+
+def from_git(stack: Stack) -> Inputs:
+    plan = stack.plan(base=open_base("scratch", parse_arch("sm121")))
+    return dataclasses.replace(plan.inputs, wheel=None, checkout={"submodules": True})
+
+
+def test_the_ancestor_of_a_build_from_git_is_its_commit(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path)
+    plan = stack.plan(base=open_base("scratch", parse_arch("sm121")))
+    component = valid_sbom(make_sbom(from_git(stack), plan.patches, None, IMAGE))["metadata"]
+    library = component["component"]
+    assert "hashes" not in library
+    (ancestor,) = library["pedigree"]["ancestors"]
+    assert "hashes" not in ancestor
+    assert PackageURL.from_string(ancestor["purl"]).qualifiers == {
+        "vcs_url": "git+https://git.test/demo/demo.git@a123456789012345678901234567890123456789"
+    }
+    assert ancestor["externalReferences"] == [
+        {"type": "vcs", "url": "https://git.test/demo/demo.git"}
+    ]
+    (commit,) = library["pedigree"]["commits"]
+    assert commit["uid"] == "a123456789012345678901234567890123456789"
+    assert len(library["pedigree"]["patches"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("git", "uri", "page"),
+    [
+        ("https://git.test/a/b.git", "https://git.test/a/b.git", "https://git.test/a/b/commit/c"),
+        ("git@git.test:a/b.git", "ssh://git@git.test/a/b.git", None),
+        ("/srv/a b", "file:///srv/a%20b", None),
+        ("ssh://git@git.test/a", "ssh://git@git.test/a", None),
+    ],
+)
+def test_a_repository_is_named_by_a_uri(git: str, uri: str, page: str | None) -> None:
+    assert repository_uri(git) == uri
+    assert commit_page(git, "c") == page
+
+
+def test_a_repository_that_is_on_no_web_server_has_no_page(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path)
+    inputs = dataclasses.replace(from_git(stack), git="git@git.test:a/b.git")
+    document = valid_sbom(make_sbom(inputs, (), None, IMAGE))
+    library = document["metadata"]["component"]["pedigree"]
+    assert "url" not in library["commits"][0]
+    (reference,) = library["ancestors"][0]["externalReferences"]
+    assert reference["url"] == "ssh://git@git.test/a/b.git"

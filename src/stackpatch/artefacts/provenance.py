@@ -10,6 +10,8 @@ import json
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
+from stackpatch.artefacts.vcs import repository_uri
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -86,7 +88,7 @@ def _dependencies(inputs: Inputs) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": "upstream source",
-                "uri": f"git+{inputs.git}{at}",
+                "uri": f"git+{repository_uri(inputs.git)}{at}",
                 "digest": {"gitCommit": inputs.commit},
                 "annotations": {"commitEvidence": inputs.commit_evidence},
             }

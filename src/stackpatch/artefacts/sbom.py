@@ -12,6 +12,7 @@ import urllib.parse
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from stackpatch.artefacts.vcs import commit_page, repository_uri
 from stackpatch.model.trailers import UpstreamWord
 
 if TYPE_CHECKING:
@@ -89,13 +90,11 @@ def _library(inputs: Inputs, patches: Sequence[Patch], wheel: Output | None) -> 
         known = {"first-hand": "read from the release itself"}.get(
             inputs.commit_evidence, inputs.commit_evidence
         )
-        pedigree["commits"] = [
-            {
-                "uid": inputs.commit,
-                "url": f"{inputs.git.removesuffix('.git')}/commit/{inputs.commit}",
-                "message": f"{inputs.tag or inputs.version}, the patched release ({known})",
-            }
-        ]
+        commit = {"uid": inputs.commit}
+        if page := commit_page(inputs.git, inputs.commit):
+            commit["url"] = page
+        commit["message"] = f"{inputs.tag or inputs.version}, the patched release ({known})"
+        pedigree["commits"] = [commit]
     if patches:
         pedigree["patches"] = [_patch(patch) for patch in patches]
     made = {} if wheel is None else {"hashes": [{"alg": "SHA-256", "content": wheel.sha256}]}
@@ -125,12 +124,12 @@ def _released(inputs: Inputs) -> dict[str, Any]:
         "version": inputs.version,
     }
     if inputs.wheel is None:
-        sources = _quoted(f"git+{inputs.git}@{inputs.commit}")
+        sources = _quoted(f"git+{repository_uri(inputs.git)}@{inputs.commit}")
         released["purl"] = f"{upstream}?vcs_url={sources}"
     else:
         released["purl"] = f"{upstream}?file_name={_quoted(inputs.wheel.file)}"
         released["hashes"] = [{"alg": "SHA-256", "content": inputs.wheel.sha256}]
-    released["externalReferences"] = [{"type": "vcs", "url": inputs.git}]
+    released["externalReferences"] = [{"type": "vcs", "url": repository_uri(inputs.git)}]
     return released
 
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _TOOLS = ("tools/install.py", "tools/source.py")
 # Given by the build itself; a person's own value would make the lock tell something else.
 _OURS = frozenset(
-    {"BASE", "GIT", "COMMIT", "VERSION", "DISTRIBUTION", "PACKAGE", "ALSO", "LFS", "SHADOWED_BY"}
-    | {"SOURCE_DATE_EPOCH"}
+    {"BASE", "GIT", "COMMIT", "VERSION", "DISTRIBUTION", "PACKAGE", "ALSO", "SHADOWED_BY"}
+    | {"LFS", "SUBMODULES", "SOURCE_DATE_EPOCH"}
 )
 
 
@@ -138,6 +138,7 @@ def source_request(
         "PACKAGE": source.package,
         "ALSO": " ".join(also),
         "LFS": "*" if inputs.checkout.get("lfs") else "",
+        "SUBMODULES": "yes" if inputs.checkout.get("submodules") else "no",
         "SHADOWED_BY": " ".join(sorted(shadows)),
         **inputs.env,
         **source.build_args,
