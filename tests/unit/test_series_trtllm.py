@@ -7,6 +7,7 @@ stand-ins: it shows that the patch applies to code with those lines, and what it
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 from enum import StrEnum
@@ -230,3 +231,13 @@ def test_the_smoke_program_knows_patched_from_unpatched(tmp_path: Path) -> None:
         assert f"becomes {said} on {arch}" in out
     loader.unlink()
     assert run("sm121")[0] == 77
+
+
+def test_the_recorded_run_of_the_conversions_is_of_the_shipped_patch() -> None:
+    # A patch that is renamed or renumbered takes the record along, or it says nothing any more.
+    told = json.loads((ROOT / "docs" / "results" / "nvfp4-kv-sm90.json").read_bytes())
+    assert (ROOT / told["patch"]).is_file()
+    assert told["mismatches"] == 0
+    page = (ROOT / "docs" / "nvfp4-kv.md").read_text()
+    assert f"{told['compared']:,} comparisons, 0 bits different" in page
+    assert Path(told["patch"]).name.partition("-")[0] in page
