@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.conftest import fetch_artefact
 
+from stackpatch.checks import targets
 from stackpatch.checks.audit import Policy, audit
 from stackpatch.checks.gates import Gate, gates_in_file
+from stackpatch.checks.zips import zip_members
 from stackpatch.cli.main import main
 from stackpatch.model.arch import ARCHES, parse_arch
 from stackpatch.model.collection import Collection
@@ -22,6 +24,7 @@ from stackpatch.model.reference import SourceKind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stackpatch.checks.members import Found
     from stackpatch.model.recipe import Recipe
 
 pytestmark = pytest.mark.pypi
@@ -158,9 +161,16 @@ def test_a_build_says_which_gates_it_opens(
     assert run(capsys, *argv, "--arch", "sm90")["gates"] == []
 
 
-def test_an_audit_holds_the_package_against_the_gates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_audit_holds_the_package_against_the_gates_and_reads_it_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    opened: list[Path] = []
+
+    def counted(path: Path) -> Iterator[Found]:
+        opened.append(path)
+        return zip_members(path)
+
+    monkeypatch.setattr(targets, "zip_members", counted)
     kernels = recipe("flashinfer").gates.kernels["trtllm-gen-cubins"]
     one = kernels.measured[-1]
     wheel = fetch_artefact(one.file, one.sha256)
@@ -168,9 +178,11 @@ def test_an_audit_holds_the_package_against_the_gates(
     found = run(capsys, *argv, "--arch", "sm121", status=1)
     assert found["stack"] == "flashinfer 0.6.3 with its series"
     assert [one["evidence"]["target"] for one in found["opened"]] == [str(wheel)] * 3
+    assert opened == [wheel]
     closed = [g for g in found["gates"] if not g["open"] and g["behind"] == "nothing"]
     assert {g["symbol"] for g in closed} >= {"_trtllm_gemm_fp4_requirement"}
-    assert found["shadowing"] == []
+    (beside,) = found["shadowing"]  # the target itself, which takes nothing from a patch
+    assert (beside["what"], beside["effect"]) == (f"flashinfer-cubin {one.version}", "none")
     found = run(capsys, *argv, "--arch", "sm100", status=1)
     behind = {g["behind"] for g in found["gates"] if g["rule"].startswith("trtllm-gen")}
     assert behind == {"kernel"}

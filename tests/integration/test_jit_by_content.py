@@ -22,6 +22,8 @@ from tests.integration.test_series_content_running import (
 )
 from tests.nvcc import nvcc
 
+from stackpatch.checks.shadow_jit import jit_modules
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -205,6 +207,34 @@ def test_header_of_flashinfer_itself_is_seen_by_host_sources(module: Making, ver
         it.write(header, text % "two").build()
         it.write(header, text % "three", -60).build().remove(header)
         assert it.answers()[1:] == [["one"], [second], [third]]
+
+
+@every_version
+def test_the_audit_reads_the_same_record_and_finds_what_is_stale(
+    module: Making, version: str
+) -> None:
+    """Before anything is built again, and whatever the times say."""
+
+    def seen(it: Module) -> list[tuple[str, int | None]]:
+        base = it.folder / it.home / ".cache" / "flashinfer"
+        return [
+            (one.name, None if one.changed is None else len(one.changed))
+            for one in jit_modules(base)
+        ]
+
+    it = module(version, Copy.PATCHED)
+    it.start().run()
+    assert seen(it) == [("answer", 0)]
+    header = it.header.read_text()
+    it.header.write_text(header.replace("one", "two"))
+    os.utime(it.header, (1, 1))
+    assert seen(it) == [("answer", 1)]  # of two objects one includes it
+    it.header.write_text(header)
+    assert seen(it) == [("answer", 0)]
+    plain = module(version, Copy.RELEASE)
+    plain.home = "plain"
+    plain.start().run()
+    assert seen(plain) == [("answer", None)]  # the release records nothing
 
 
 # --- nothing more than needed ---------------------------------------------------------------------

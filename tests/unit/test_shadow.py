@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import venv
+import zipfile
+from collections import Counter
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import pytest
 from tests.images import LayoutMaker, tar_layer
@@ -13,22 +16,28 @@ from tests.stack import RECIPE
 
 from stackpatch.artefacts.images import RemoteImage
 from stackpatch.artefacts.layout import Layout
-from stackpatch.checks.shadow import Effect, Finding, JitModule, Kind, Scene, shadows
-from stackpatch.checks.shadow_scene import (
-    RECORD,
-    jit_modules,
-    ninja_sources,
-    record_inputs,
-    shadowing,
-    target_scene,
-)
+from stackpatch.checks.audit import Policy, audit_members
+from stackpatch.checks.shadow import Effect, Finding, Kind, Scene, shadows
+from stackpatch.checks.shadow_scene import Noted, shadowing
+from stackpatch.checks.targets import target_kind, target_members
 from stackpatch.errors import InputError
+from stackpatch.model.arch import parse_arch
 from stackpatch.model.recipe_file import parse_recipe
+
+if TYPE_CHECKING:
+    from stackpatch.artefacts.base import OpenRemote
+    from stackpatch.artefacts.images import ImageSource
+    from stackpatch.artefacts.oci import Descriptor
 
 _TEXT = RECIPE.format(file="demo-1.2.3-py3-none-any.whl", sha256="b" * 64, size=1)
 DEMO = parse_recipe(
-    "r", _TEXT.replace("shadowed-by: [torch]", "shadowed-by: [demo-jit-cache]").encode()
+    "r",
+    _TEXT.replace(
+        "shadowed-by: [torch]",
+        "shadowed-by: [demo-jit-cache]\nsame-version: [demo-cubin, demo-jit-cache]",
+    ).encode(),
 )
+SM90 = parse_arch("sm90")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +75,15 @@ def package(root: Path, version: str = "1.2.3", name: str = "demo") -> None:
             f"{name}-{version}.dist-info/METADATA": f"Name: {name}\nVersion: {version}\n",
         },
     )
+
+
+def scene_of_target(target: Path | str, remote: OpenRemote | None = None) -> Scene:
+    """What an audit of the target sees of the stack while it reads it."""
+    kind = target_kind(str(target), remote=remote)
+    noted = Noted(str(target), kind, DEMO)
+    members = target_members(str(target), kind, "linux/amd64", remote=remote)
+    audit_members(str(target), kind, noted.passing(members), SM90, Policy())
+    return noted.scene()
 
 
 def kinds(found: list[Finding]) -> list[tuple[Kind, Effect]]:
@@ -182,7 +200,7 @@ def test_a_finder_without_metadata_is_followed(env: Path, tmp_path: Path) -> Non
     assert (found.kind, found.effect) == (Kind.COPIES, Effect.WINS)
     assert found.what.endswith(f"Python imports {tmp_path / 'src/demo'}")
     assert found.where == str(site(env) / "demo")
-    scene = target_scene(str(site(env)), DEMO, "linux/amd64")
+    scene = scene_of_target(site(env))
     assert scene.links == (
         (f"{site(env)}/__editable___demo_finder.py", str(tmp_path / "src/demo")),
     )
@@ -191,12 +209,12 @@ def test_a_finder_without_metadata_is_followed(env: Path, tmp_path: Path) -> Non
 def test_a_folder_alone_does_not_say_which_copy_wins(tmp_path: Path) -> None:
     package(tmp_path / "opt/site-packages")
     package(tmp_path / "workspace/demo/python")
-    scene = target_scene(str(tmp_path), DEMO, "linux/amd64")
+    scene = scene_of_target(tmp_path)
     assert len(scene.copies) == 2
     (found,) = shadows(scene, DEMO)
     assert (found.kind, found.effect) == (Kind.COPIES, Effect.UNKNOWN)
     put(tmp_path, {"opt/site-packages/demo.pth": "# no\nimport sys\n/workspace/demo/python\n"})
-    found = shadows(target_scene(str(tmp_path), DEMO, "linux/amd64"), DEMO)[1]
+    found = shadows(scene_of_target(tmp_path), DEMO)[1]
     assert (found.kind, found.what) == (
         Kind.EDITABLE,
         "the import path is led to /workspace/demo/python",
@@ -207,7 +225,7 @@ def test_a_wheel_is_read_like_a_folder(tmp_path: Path) -> None:
     from tests.wheels import FILES, make_wheel
 
     wheel = make_wheel(tmp_path, {**FILES, "demo/data/aot/k/k.so": b""})
-    (found,) = shadows(target_scene(str(wheel), DEMO, "linux/amd64"), DEMO)
+    (found,) = shadows(scene_of_target(wheel), DEMO)
     assert found.kind is Kind.AOT
 
 
@@ -228,7 +246,7 @@ def test_an_image_is_read_through_its_layers(tmp_path: Path) -> None:
     }
     maker = LayoutMaker(tmp_path / "layout")
     layout = maker.write(maker.image([tar_layer(lower), tar_layer(upper)]))
-    found = shadows(target_scene(str(layout), DEMO, "linux/amd64"), DEMO)
+    found = shadows(scene_of_target(layout), DEMO)
     assert kinds(found) == [
         (Kind.COPIES, Effect.UNKNOWN),
         (Kind.EDITABLE, Effect.UNKNOWN),
@@ -239,7 +257,7 @@ def test_an_image_is_read_through_its_layers(tmp_path: Path) -> None:
     assert not [one for one in found if "/workspace/gone" in one.what]  # whited out above
     opened = Layout.open(layout)
     remote = RemoteImage("host/name:1", opened.entries[0], opened)
-    again = target_scene("host.example/x:1", DEMO, "linux/amd64", remote=lambda _: remote)
+    again = scene_of_target("host.example/x:1", lambda _: remote)
     assert shadows(again, DEMO) == found
 
 
@@ -248,106 +266,91 @@ def test_no_environment_is_said() -> None:
         shadowing(Path("/nowhere/python"), DEMO)
 
 
-# -- compiled modules -------------------------------------------------------------------------
-
-NINJA = """\
-ninja_required_version = 1.3
-rule cuda_compile
-  command = nvcc
-build {folder}/a.cuda.o: cuda_compile {source}
-build {folder}/b.o: compile {other}
-build {folder}/k.so: link {folder}/a.cuda.o {folder}/b.o
-default {folder}/k.so
-"""
+def test_a_package_of_cubins_is_named_and_takes_nothing(env: Path) -> None:
+    package(site(env), "1.2.3+sp.01234567")
+    package(site(env), name="demo_cubin")
+    (found,) = shadowing(env, DEMO)
+    assert (found.kind, found.effect) == (Kind.PREBUILT, Effect.NONE)
+    assert found.what == "demo-cubin 1.2.3"
+    assert "no source that a series changes" in found.why
 
 
-def module(base: Path, version: str = "1.2.3") -> tuple[Path, Path]:
-    folder = base / version / "121a" / "cached_ops" / "k"
-    source = base.parent / "src" / "a b.cu"
-    put(base.parent, {"src/a b.cu": "kernel 1\n", "src/b.cc": "binding\n"})
-    escaped = str(source).replace(" ", "$ ")
-    text = NINJA.format(folder=folder, source=escaped, other=base.parent / "src/b.cc")
-    put(folder, {"build.ninja": text, "k.so": "ELF"})
-    return folder, source
-
-
-def scene(base: Path, version: str = "1.2.3") -> Scene:
-    return Scene(
-        copies=("/s/demo",),
-        loaded="/s/demo",
-        versions={"/s/demo": version},
-        jit=tuple(jit_modules(base)),
-    )
-
-
-def test_a_module_that_nothing_vouches_for_is_unknown_and_never_fresh(tmp_path: Path) -> None:
-    folder, source = module(tmp_path / "cache")
-    (one,) = jit_modules(tmp_path / "cache")
-    assert one == JitModule("k", str(folder), "1.2.3", (str(source), str(tmp_path / "src/b.cc")))
-    (found,) = shadows(scene(tmp_path / "cache"), DEMO)
-    assert (found.kind, found.effect) == (Kind.JIT, Effect.UNKNOWN)
-
-
-def test_a_stale_module_is_told_by_content_whatever_the_times_say(tmp_path: Path) -> None:
-    folder, source = module(tmp_path / "cache")
-    record_inputs(folder)
-    (found,) = shadows(scene(tmp_path / "cache"), DEMO)
-    assert found.effect is Effect.UNKNOWN  # headers are not recorded, so it is not called fresh
-    source.write_text("kernel 2\n")
-    os.utime(source, (1, 1))  # far older than the module: ninja has no work to do
-    (found,) = shadows(scene(tmp_path / "cache"), DEMO)
-    assert (found.kind, found.effect) == (Kind.JIT, Effect.WINS)
-    assert str(source) in found.what
-    source.write_text("kernel 1\n")
-    os.utime(source)  # newer and the same: not stale
-    (found,) = shadows(scene(tmp_path / "cache"), DEMO)
+def test_a_package_of_cubins_of_another_release_has_to_be_looked_at(env: Path) -> None:
+    package(site(env), "1.2.3+sp.01234567")
+    package(site(env), "1.2.2", name="demo_cubin")
+    (found,) = shadowing(env, DEMO)
     assert found.effect is Effect.UNKNOWN
+    assert "refuses to be imported" in found.why
+    assert found.todo == "pip install demo-cubin==1.2.3, or uninstall it"
 
 
-def test_a_source_that_is_gone_is_another_source(tmp_path: Path) -> None:
-    folder, source = module(tmp_path / "cache")
-    record_inputs(folder)
-    source.unlink()
-    (found,) = shadows(scene(tmp_path / "cache"), DEMO)
-    assert found.effect is Effect.WINS
+class Counting:
+    """A layout that counts how often each blob is opened."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.opened: Counter[str] = Counter()
+
+    def open_blob(self, descriptor: Descriptor) -> IO[bytes]:
+        self.opened[str(descriptor.digest)] += 1
+        return self.layout.open_blob(descriptor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.layout, name)
 
 
-def test_a_record_of_an_earlier_module_counts_for_nothing(tmp_path: Path) -> None:
-    folder, source = module(tmp_path / "cache")
-    record_inputs(folder)
-    source.write_text("kernel 2\n")
-    (folder / "k.so").write_text("ELF, built again\n")
-    (found,) = shadows(scene(tmp_path / "cache"), DEMO)
-    assert found.effect is Effect.UNKNOWN
+def test_an_images_layers_are_read_once_for_the_audit_and_the_shadows(tmp_path: Path) -> None:
+    code = (Path(__file__).parents[1] / "data/gpu/13.0-sm_90a.cubin").read_bytes()
+    lower = {"opt/demo/__init__.py": b"", "opt/demo/_build_meta.py": b'__version__ = "7"\n'}
+    upper = {"opt/demo/data/aot/k/k.so": code, "opt/x.pth": b"/elsewhere\n"}
+    maker = LayoutMaker(tmp_path / "layout")
+    layers = [tar_layer(lower), tar_layer(upper)]
+    layout = Layout.open(maker.write(maker.image(layers)))
+    source = Counting(layout)
+    remote = RemoteImage("host/name:1", layout.entries[0], cast("ImageSource", source))
+    kind = target_kind("host.example/x:1", remote=lambda _: remote)
+    noted = Noted("host.example/x:1", kind, DEMO)
+    members = target_members("x:1", kind, "linux/amd64", remote=lambda _: remote)
+    found = audit_members("x:1", kind, noted.passing(members), SM90, Policy())
+    assert [file.path for file in found.files] == ["opt/demo/data/aot/k/k.so"]
+    assert found.looked_at == 4  # what was noted is audited too
+    scene = noted.scene()
+    assert scene.copies == ("opt/demo",)
+    assert scene.versions == {"opt/demo": "7"}
+    assert scene.links == (("opt/x.pth", "/elsewhere"),)
+    assert sorted(source.opened.values())[-2:] == [1, 1]
+    assert set(source.opened.values()) == {1}
 
 
-@pytest.mark.parametrize("record", ["", "[]", "{}", '{"module": 1, "inputs": 2}', "\x00"])
-def test_a_broken_record_counts_for_nothing(tmp_path: Path, record: str) -> None:
-    folder, _ = module(tmp_path / "cache")
-    (folder / RECORD).write_text(record)
-    (found,) = shadows(scene(tmp_path / "cache"), DEMO)
-    assert found.effect is Effect.UNKNOWN
-
-
-def test_modules_of_another_version_and_self_checking_ones_are_no_matter(tmp_path: Path) -> None:
-    folder, _ = module(tmp_path / "cache")
-    assert shadows(scene(tmp_path / "cache", "1.2.3+sp.01234567"), DEMO) == []
-    (folder / "meta.json").write_text("{}")
-    assert shadows(scene(tmp_path / "cache"), DEMO) == []
-
-
-def test_the_sources_of_a_build_file() -> None:
-    text = "build a$ b.o: cuda_compile /x/a$ b.cu | dep.h\nbuild c.so: link a.o\n"
-    assert ninja_sources(text) == ("/x/a b.cu",)
-    assert ninja_sources("build a.o: compile $\n/x.cc\n") == ("/x.cc",)
-    assert ninja_sources("") == ()
+def test_what_is_noted_is_audited_to_its_end_and_damage_is_told(tmp_path: Path) -> None:
+    """A `.pth` may be large, hold GPU code behind its first megabyte, and be damaged."""
+    code = (Path(__file__).parents[1] / "data/gpu/13.0-sm_90a.cubin").read_bytes()
+    large = random.Random(1).randbytes(3 << 20)
+    wheel = tmp_path / "x.zip"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("s/a.pth", b"/elsewhere\n" + large + code)
+    with zipfile.ZipFile(wheel, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("s/b.pth", large)
+        at = archive.getinfo("s/b.pth").header_offset
+    data = bytearray(wheel.read_bytes())
+    data[at + 2000 : at + 2400] = bytes(400)
+    wheel.write_bytes(data)
+    kind = target_kind(str(wheel))
+    noted = Noted(str(wheel), kind, DEMO)
+    members = target_members(str(wheel), kind, "linux/amd64")
+    found = audit_members("x", kind, noted.passing(members), SM90, Policy())
+    assert {file.path: file.standing.value for file in found.files} == {
+        "s/a.pth": "native",
+        "s/b.pth": "unknown",
+    }
+    assert noted.scene().links[0] == ("s/a.pth", "/elsewhere")
 
 
 def test_every_finding_says_four_things(env: Path, tmp_path: Path) -> None:
     package(site(env))
     package(site(env), name="demo_jit_cache")
     put(site(env), {"demo/data/aot/k/k.so": ""})
-    module(tmp_path / "cache")
+    put(tmp_path / "cache/1.2.3/121a/cached_ops/k", {"k.so": ""})
     found = shadowing(env, DEMO, jit=[tmp_path / "cache"])
     assert len(found) == 3
     for one in found:

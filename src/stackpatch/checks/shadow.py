@@ -12,11 +12,18 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stackpatch.model.recipe import Recipe
+
+
+# Read in the sdists of 0.5.0 to 0.7.2.post1, `JitSpec.build` in flashinfer/jit/core.py.
+_LAST_TO_KEEP_NINJA = "0.6.11"
+_FIRST_TO_WRITE_NINJA = Version("0.6.11.post1")
+_CLEAR = "stackpatch cache clear flashinfer --cache flashinfer-jit"
 
 
 class Kind(StrEnum):
@@ -30,10 +37,14 @@ class Kind(StrEnum):
 
 
 class Effect(StrEnum):
-    """What it does to a patch. UNKNOWN is never a kind of all right: somebody has to look."""
+    """What it does to a patch. UNKNOWN is never a kind of all right: somebody has to look.
+
+    NONE: it lies there, is named so that nobody has to wonder, and takes nothing from a patch.
+    """
 
     WINS = "wins"
     UNKNOWN = "unknown"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +85,8 @@ class JitModule:
     """A compiled module in FlashInfer's cache.
 
     version: the folder's, which names the FlashInfer that reads it. sources: as its build.ninja
-    names them. changed: those whose content is not what was recorded when the module was built;
-    None: nothing was recorded. checked: FlashInfer compares contents itself (CuTe-DSL).
+    names them. changed: objects of it that were compiled from other contents than lie there now;
+    None: nothing says from which. checked: FlashInfer compares contents itself (CuTe-DSL).
     """
 
     name: str
@@ -91,13 +102,15 @@ class Scene:
     """What an environment has of a stack.
 
     copies: folders of the stack's package, in the order of the import path as far as it is known.
-    loaded: the one that Python really imports; None: nobody asked. links: `.pth` lines and finders
+    loaded: the one that Python really imports; None: nobody asked. resolved: the same, with links
+    followed. links: `.pth` lines and finders
     that lead elsewhere. modules: compiled modules in `data/aot` by package folder. versions: what
     FlashInfer calls itself, by package folder.
     """
 
     copies: tuple[str, ...] = ()
     loaded: str | None = None
+    resolved: str | None = None
     distributions: tuple[Distribution, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     modules: Mapping[str, int] = field(default_factory=dict)
@@ -112,7 +125,8 @@ def shadows(scene: Scene, recipe: Recipe) -> list[Finding]:
         *_editable(scene, recipe),
         *_aot(scene),
         *_prebuilt(scene, recipe),
-        *_jit(scene),
+        *_companions(scene, recipe),
+        *_jit(scene, recipe.upstream.package),
     ]
 
 
@@ -206,7 +220,27 @@ def _prebuilt(scene: Scene, recipe: Recipe) -> Iterator[Finding]:
             yield Finding(Kind.PREBUILT, Effect.WINS, what, one.where, why, todo)
 
 
-def _jit(scene: Scene) -> Iterator[Finding]:
+def _companions(scene: Scene, recipe: Recipe) -> Iterator[Finding]:
+    """Distributions of kernels that no patch changes (flashinfer-cubin), of this release or not."""
+    own = scene.versions.get(scene.loaded or next(iter(scene.copies), ""))
+    for one in scene.distributions:
+        if one.name not in recipe.same_version or one.name in recipe.shadowed_by:
+            continue
+        what = f"{one.name} {one.version}"
+        if own is None or one.version.partition("+")[0] == own.partition("+")[0]:
+            why = "its kernels come from no source that a series changes, and are taken as they are"
+            todo = "nothing"
+            yield Finding(Kind.PREBUILT, Effect.NONE, what, one.where, why, todo)
+        else:
+            why = (
+                f"it is of another release than {recipe.upstream.package} {own}, which refuses to "
+                "be imported beside it or, told not to look, takes its kernels"
+            )
+            todo = f"pip install {one.name}=={own.partition('+')[0]}, or uninstall it"
+            yield Finding(Kind.PREBUILT, Effect.UNKNOWN, what, one.where, why, todo)
+
+
+def _jit(scene: Scene, package: str) -> Iterator[Finding]:
     """Modules that the installed FlashInfer would read. Where nothing proves what a module was
     made from, that is what is said: ninja compares times only, and times prove nothing."""
     own = scene.versions.get(scene.loaded or next(iter(scene.copies), ""))
@@ -214,16 +248,36 @@ def _jit(scene: Scene) -> Iterator[Finding]:
     for module in scene.jit:
         if module.checked or (own is not None and module.version != own):
             continue
-        if module.changed:
+        foreign = _foreign(module, scene, package)
+        if foreign:
             yield Finding(
                 Kind.JIT,
                 Effect.WINS,
-                f"module {module.name} was built from other sources: {', '.join(module.changed)}",
+                f"module {module.name} is made from the sources of another installation: {foreign}",
+                module.where,
+                f"FlashInfer up to {_LAST_TO_KEEP_NINJA} takes a build.ninja that is there, whoever"
+                " wrote it",
+                _CLEAR,
+            )
+        elif module.changed and "+sp." in module.version:
+            yield Finding(
+                Kind.JIT,
+                Effect.NONE,
+                f"module {module.name} was compiled from other contents: {module.changed[0]}",
+                module.where,
+                "the patched FlashInfer compares contents, and compiles it again when it is used",
+                "nothing",
+            )
+        elif module.changed:
+            yield Finding(
+                Kind.JIT,
+                Effect.WINS,
+                f"module {module.name} was compiled from other contents: {module.changed[0]}",
                 module.where,
                 "ninja compares modification times and may find nothing to do",
-                "stackpatch cache clear flashinfer --cache flashinfer-jit",
+                _CLEAR,
             )
-        else:
+        elif module.changed is None:
             silent[module.where.rpartition("/")[0]].append(module.name)
     for folder, names in sorted(silent.items()):
         shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
@@ -234,6 +288,19 @@ def _jit(scene: Scene) -> Iterator[Finding]:
             folder,
             "nothing says from which contents of its sources and headers each was built; ninja "
             "compares modification times only",
-            "stackpatch cache clear flashinfer --cache flashinfer-jit, if sources were changed in "
-            "place",
+            f"{_CLEAR}, if sources were changed in place",
         )
+
+
+def _foreign(module: JitModule, scene: Scene, package: str) -> str | None:
+    """A source of the module that lies in another installation of the package, where the release
+    that reads the module would take it; None: there is none, or nobody can tell."""
+    try:
+        keeps = Version(module.version) < _FIRST_TO_WRITE_NINJA
+    except InvalidVersion:
+        return None
+    if scene.loaded is None or not keeps:
+        return None
+    own = tuple(f"{folder}/" for folder in (scene.loaded, scene.resolved) if folder)
+    others = (s for s in module.sources if f"/{package}/data/" in s and not s.startswith(own))
+    return next(others, None)

@@ -7,31 +7,31 @@ package from; a folder or an image is only read, and then nobody knows the order
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
-from stackpatch import proc, storage
-from stackpatch.checks.members import Member
-from stackpatch.checks.shadow import Distribution, Finding, JitModule, Scene, shadows
-from stackpatch.checks.targets import TargetKind, folder_members, target_kind, target_members
+from stackpatch import proc
+from stackpatch.checks.code import DamagedError
+from stackpatch.checks.members import Found, Member
+from stackpatch.checks.shadow import Distribution, Finding, Scene, shadows
+from stackpatch.checks.shadow_jit import jit_modules
+from stackpatch.checks.targets import TargetKind
+from stackpatch.checks.window import Kept, Source
 from stackpatch.errors import EnvironmentProblem
 from stackpatch.installed.interpreter import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.model.recipe import Recipe
 
-# What the module was made from, where something of ours wrote it down (`record_inputs`).
-RECORD = "stackpatch-inputs.json"
 # The import path, and where the package would be imported from, without importing it.
 _QUESTION = """
 import importlib.util as u, json, sys
@@ -81,8 +81,13 @@ def environment_scene(python: Path, recipe: Recipe, *, jit: Iterable[Path] = ())
         folder = next(copy for copy in copies if _same(folder, copy))
         if package == "flashinfer" and package in installed.versions:
             versions[folder] = installed.versions[package]
-    return Scene(
-        _unique(copies), folder, scene.distributions, (), scene.modules, versions, scene.jit
+    return replace(
+        scene,
+        copies=_unique(copies),
+        loaded=folder,
+        resolved=os.path.realpath(folder) if folder is not None else None,
+        links=(),  # the interpreter was asked
+        versions=versions,
     )
 
 
@@ -95,23 +100,57 @@ def listed_scene(told: Mapping[str, Any], recipe: Recipe) -> Scene:
     copies = scene.copies
     if loaded is not None and loaded not in copies:
         copies = (*copies, loaded)
-    return Scene(copies, loaded, scene.distributions, (), scene.modules, scene.versions)
+    return replace(scene, copies=copies, loaded=loaded, links=())
 
 
-def target_scene(
-    target: str,
-    recipe: Recipe,
-    platform: str,
-    jit: Iterable[Path] = (),
-    *,
-    remote: OpenRemote | None = None,
-) -> Scene:
-    """The scene of whatever `audit` can look at; an environment's interpreter is asked."""
-    kind = target_kind(target, remote=remote)
-    if kind is TargetKind.ENVIRONMENT:
-        return environment_scene(Path(target), recipe, jit=jit)
-    listing = _members(target, kind, recipe, platform, remote)
-    return scene_of(listing, recipe, jit=jit)
+class Noted:
+    """A target's files as they go by on their way to the audit, which is the one that reads them.
+
+    Kept of them is what the scene needs: names, and the small files' contents.
+    """
+
+    def __init__(self, target: str, kind: TargetKind, recipe: Recipe) -> None:
+        self._target = target
+        self._kind = kind
+        self._recipe = recipe
+        self._listing: list[tuple[str, bytes]] = []
+
+    def passing(self, members: Iterable[Found]) -> Iterator[Found]:
+        """The same members; each is to be read before the next one is asked for."""
+        prefix = f"{self._target.rstrip('/')}/" if self._kind is TargetKind.FOLDER else ""
+        for member in members:
+            path = prefix + member.path
+            if not isinstance(member, Member) or not wants(path, self._recipe):
+                yield member
+            elif path.endswith((".so", "METADATA", "PKG-INFO")):  # that it is there
+                self._listing.append((path, b""))
+                yield member
+            else:
+                start, source = _start(member.source)
+                self._listing.append((path, start))
+                yield Member(member.path, source)
+
+    def scene(self, jit: Iterable[Path] = ()) -> Scene:
+        """The scene, when all have passed; an environment's interpreter is asked.
+
+        jit: FlashInfer's cache folders. Raises InputError, EnvironmentProblem as `ask` does.
+        """
+        if self._kind is TargetKind.ENVIRONMENT:
+            return environment_scene(Path(self._target), self._recipe, jit=jit)
+        return scene_of(self._listing, self._recipe, jit=jit)
+
+
+def _start(source: Source) -> tuple[bytes, Source]:
+    """A source's first bytes, and a source that still gives all of them."""
+    pieces: list[bytes] = []
+    left = _SMALL
+    try:
+        while left and (piece := source.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    except DamagedError as error:
+        return b"".join(pieces), Kept(pieces, fault=error)
+    return b"".join(pieces), Kept(pieces, rest=source)
 
 
 def scene_of(
@@ -175,54 +214,6 @@ def wants(path: str, recipe: Recipe) -> bool:
     )
 
 
-def jit_modules(base: Path) -> Iterator[JitModule]:
-    """The compiled modules below FlashInfer's cache folder, `<version>/<arches>/cached_ops/*`."""
-    for folder in sorted((*base.glob("*/*/cached_ops/*"), *base.glob("*/cached_ops/*"))):
-        if not folder.is_dir():
-            continue
-        version = folder.relative_to(base).parts[0]
-        if (folder / "meta.json").is_file():
-            yield JitModule(folder.name, str(folder), version, checked=True)
-        elif (library := folder / f"{folder.name}.so").is_file():
-            sources = ninja_sources(_text(folder / "build.ninja"))
-            changed = _changed(folder, library)
-            yield JitModule(folder.name, str(folder), version, sources, changed)
-
-
-def ninja_sources(text: str) -> tuple[str, ...]:
-    """The sources that a build.ninja of FlashInfer compiles, in its order."""
-    unwrapped = text.replace("$\n", "")
-    lines = re.findall(r"^build [^:\n]+: (?:cuda_)?compile (.+)$", unwrapped, re.MULTILINE)
-    sources = (re.split(r"(?<!\$) ", line.partition(" |")[0].strip()) for line in lines)
-    return tuple(re.sub(r"\$([ :$])", r"\1", one) for line in sources for one in line if one)
-
-
-def record_inputs(folder: Path) -> None:
-    """Write down what a module that was just built was made from, beside it: the digests of the
-    library and of each source that its build.ninja names. Headers are not among them."""
-    library = folder / f"{folder.name}.so"
-    sources = ninja_sources(_text(folder / "build.ninja"))
-    document = {
-        "module": _digest(library),
-        "inputs": {source: _digest(Path(source)) for source in sources},
-    }
-    content = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
-    storage.write_atomically(folder / RECORD, content)
-
-
-def _changed(folder: Path, library: Path) -> tuple[str, ...] | None:
-    """The recorded sources whose content is another now; None where nothing valid is recorded for
-    the library that lies there."""
-    try:
-        document = json.loads(_text(folder / RECORD))
-        if document["module"] != _digest(library):
-            return None
-        inputs = {str(path): str(digest) for path, digest in document["inputs"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return tuple(path for path, digest in sorted(inputs.items()) if _digest(Path(path)) != digest)
-
-
 def _installed(roots: Iterable[str], recipe: Recipe) -> Iterator[tuple[str, bytes]]:
     """What the folders of an import path hold of the stack; their other packages are passed by."""
     package = recipe.upstream.package
@@ -245,24 +236,6 @@ def _installed(roots: Iterable[str], recipe: Recipe) -> Iterator[tuple[str, byte
             for file in files:
                 if file.is_file():
                     yield str(file), b"" if file.suffix == ".so" else _bytes(file)
-
-
-def _members(
-    target: str,
-    kind: TargetKind,
-    recipe: Recipe,
-    platform: str,
-    remote: OpenRemote | None,
-) -> Iterator[tuple[str, bytes]]:
-    members = (
-        folder_members(Path(target), f"{target.rstrip('/')}/")
-        if kind is TargetKind.FOLDER
-        else target_members(target, kind, platform, remote=remote)
-    )
-    for member in members:
-        if isinstance(member, Member) and wants(member.path, recipe):
-            small = not member.path.endswith((".so", "METADATA", "PKG-INFO"))
-            yield member.path, member.source.read(_SMALL) if small else b""
 
 
 def _leads(name: str) -> bool:
@@ -308,15 +281,3 @@ def _bytes(path: Path) -> bytes:
             return file.read(_SMALL)
     except OSError:
         return b""
-
-
-def _text(path: Path) -> str:
-    return _bytes(path).decode("utf-8", "replace")
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""

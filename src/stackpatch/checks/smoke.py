@@ -206,8 +206,8 @@ def _shadowing(name: str, recipe: Recipe, subject: Subject) -> Result:
         first = wins[0]
         why = f"loaded instead of the patched source: {first.what} ({first.where}); {first.todo}"
         return Result(name, Status.FAILED, why, figures)
-    if found:
-        first = found[0]
+    if unsure := [one for one in found if one.effect is Effect.UNKNOWN]:
+        first = unsure[0]
         why = f"it cannot be told whether {first.what} ({first.where}) is loaded instead"
         return Result(name, Status.NOT_RUN, f"{why}: {first.why}", figures)
     return Result(name, Status.PASSED, f"nothing lies before {told['loaded']}", figures)

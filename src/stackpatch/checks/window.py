@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from stackpatch.checks.code import DamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 CHUNK = 1 << 18
@@ -64,6 +65,36 @@ def skip_by_reading(read: Callable[[int], bytes], size: int) -> int:
             break
         left -= len(piece)
     return size - left
+
+
+class Kept:
+    """Bytes that lie in memory; then the fault that ended them too early, or what follows."""
+
+    def __init__(
+        self,
+        pieces: Iterable[bytes],
+        *,
+        fault: DamagedError | None = None,
+        rest: Source | None = None,
+    ) -> None:
+        self._pieces = deque(pieces)
+        self._fault = fault
+        self._rest = rest
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes. Raises DamagedError where they end too early."""
+        if self._pieces:
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+            return piece[:size]
+        if self._fault is not None:
+            raise self._fault
+        return self._rest.read(size) if self._rest is not None else b""
+
+    def skip(self, size: int) -> int:
+        """Read and drop."""
+        return skip_by_reading(self.read, size)
 
 
 class Window:

@@ -19,7 +19,7 @@ from stackpatch.checks.code import DamagedError
 from stackpatch.checks.inflate import RAW_DEFLATE, Inflated
 from stackpatch.checks.members import Found, Member, Unread
 from stackpatch.checks.scan import is_prose
-from stackpatch.checks.window import skip_by_reading
+from stackpatch.checks.window import Kept, skip_by_reading
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,28 +116,7 @@ def _inflated(found: Found) -> Found:
             pieces.append(piece)
     except DamagedError as error:
         fault = error
-    return Member(found.path, _Inflated(pieces, fault))
-
-
-class _Inflated:
-    """Bytes that lie in memory."""
-
-    def __init__(self, pieces: deque[bytes], fault: DamagedError | None) -> None:
-        self._pieces = pieces
-        self._fault = fault
-
-    def read(self, size: int) -> bytes:
-        if not self._pieces:
-            if self._fault is not None:
-                raise self._fault
-            return b""
-        piece = self._pieces.popleft()
-        if len(piece) > size:
-            self._pieces.appendleft(piece[size:])
-        return piece[:size]
-
-    def skip(self, size: int) -> int:
-        return skip_by_reading(self.read, size)
+    return Member(found.path, Kept(pieces, fault=fault))
 
 
 def _member(file: int, size: int, entry: zipfile.ZipInfo) -> Found:

@@ -101,13 +101,22 @@ def command(
         return opener(what="TARGET")(text)
 
     with progress.reporting() as report:
-        found = audit(target, wanted, policy, remote=remote, report=report)
-        if stack is not None:
+        if stack is None:
+            found = audit(target, wanted, policy, remote=remote, report=report)
+        else:
+            from stackpatch.checks.audit import audit_members
+            from stackpatch.checks.shadow_scene import Noted
+            from stackpatch.checks.targets import target_kind, target_members
             from stackpatch.cli.gates import beside
             from stackpatch.cli.workspace import open_workspace
 
             work = open_workspace(stack, root, offline=offline)
-            answer = beside(work, found, jit or (), report, remote=remote)
+            kind = target_kind(target, remote=remote)
+            noted = Noted(target, kind, work.recipe)
+            members = target_members(target, kind, wanted.platform, remote=remote)
+            passing = noted.passing(members)
+            found = audit_members(target, kind, passing, wanted, policy, report=report)
+            answer = beside(work, found, noted.scene(jit or ()), report)
             lines, more = answer.lines(), answer.document()
     failure = None
     if found.missing:
@@ -156,9 +165,11 @@ def people(found: Audit) -> list[str]:
         where = f"what was read of {found.target}" if found.unread else found.target
         return [f"no GPU code in {where} ({_files(found.looked_at)})", *_unread(found)]
     lines = [f"{_files(len(found.files))} with GPU code in {found.target} ({found.kind})"]
-    for standing in Standing:
-        if files := found.standing(standing):
-            lines.append(f"  {len(files):>6}  {_explain(standing, arch)}")
+    lines += [
+        f"  {len(files):>6}  {_explain(standing, arch)}"
+        for standing in Standing
+        if (files := found.standing(standing))
+    ]
     lines += ["", *output.table(("targets", "files", arch), _by_targets(found.files)), ""]
     for standing in (Standing.MISSING, Standing.UNKNOWN):
         lines += _paths(_explain(standing, arch), found.standing(standing))

@@ -9,7 +9,6 @@ from stackpatch.checks.gates import gates_in_tree
 from stackpatch.checks.gates_evidence import Behind
 from stackpatch.checks.gates_opened import Opened, behind, opened_by_series, opened_by_text
 from stackpatch.checks.shadow import Effect, shadows
-from stackpatch.checks.shadow_scene import target_scene
 from stackpatch.errors import EnvironmentProblem, InputError, Problems
 from stackpatch.model.arch import ARCHES
 from stackpatch.model.lint import Remark
@@ -19,13 +18,11 @@ from stackpatch.series.failures import not_applied
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
-    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.checks.audit import Audit
     from stackpatch.checks.gates import Gate
     from stackpatch.checks.gates_evidence import Answer
-    from stackpatch.checks.shadow import Finding
+    from stackpatch.checks.shadow import Finding, Scene
     from stackpatch.cli.progress import Report
     from stackpatch.cli.workspace import Workspace
     from stackpatch.model.arch import Arch
@@ -34,6 +31,11 @@ if TYPE_CHECKING:
 
 # How many places of one kind are shown to people; the document has all of them.
 _SHOWN = 20
+_WORDS = {
+    Effect.WINS: "shadows",
+    Effect.UNKNOWN: "may shadow",
+    Effect.NONE: "lies beside and takes nothing from",
+}
 
 
 def opened_gates(
@@ -129,23 +131,16 @@ class Beside:
             lines += [f"  {says}" for says in sorted({a.says for _, a in some})]
         if self.opened:
             lines += ["opened by the series:", *(f"  {one.line()}" for one in self.opened)]
-        lines.append("" if self.shadowing else "nothing found that shadows the sources")
+        harmless = all(one.effect is Effect.NONE for one in self.shadowing)
+        lines.append("nothing found that shadows the sources" if harmless else "")
         for one in self.shadowing:
-            word = "shadows" if one.effect is Effect.WINS else "may shadow"
-            lines += [f"{word} the sources: {one.what}", f"  where: {one.where}"]
+            lines += [f"{_WORDS[one.effect]} the sources: {one.what}", f"  where: {one.where}"]
             lines += [f"  why: {one.why}", f"  do: {one.todo}"]
         return lines
 
 
-def beside(
-    work: Workspace,
-    found: Audit,
-    jit: Sequence[Path],
-    report: Report,
-    *,
-    remote: OpenRemote | None = None,
-) -> Beside:
-    """The stack's checks and shadows for the target and arch of an audit. remote: as it had."""
+def beside(work: Workspace, found: Audit, scene: Scene, report: Report) -> Beside:
+    """The stack's checks and shadows for the target and arch of an audit, which saw this scene."""
     arch, recipe, release = found.arch, work.recipe, work.release
     base = work.base(report)
     patches = work.series.for_arch(arch.name).patches
@@ -154,7 +149,6 @@ def beside(
     if not result.applied:
         raise not_applied(work.series.where, base.label, result)
     gates = gates_in_tree(objects, result.tree, recipe.gates.rules)
-    scene = target_scene(found.target, recipe, arch.platform, jit=jit, remote=remote)
     return Beside(
         label=f"{recipe.stack} {release.version}" + (" with its series" if patches else ""),
         arch=arch,
