@@ -70,6 +70,20 @@ def test_the_index_names_every_page() -> None:
     assert pages <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
 
 
+def test_the_architecture_speaks_of_what_is_there() -> None:
+    """The list of rooms is the package's, and every module that it names exists."""
+    text = (CHECKOUT / "docs/architecture.md").read_text("utf-8")
+    source = CHECKOUT / "src/stackpatch"
+    rooms = {path.name for path in source.iterdir() if (path / "__init__.py").exists()}
+    listed = re.search(r"```text\nsrc/stackpatch/\n(.*?)```", text, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"^  (\w+)/ ", listed[1], re.MULTILINE)) == rooms
+    for name in re.findall(r"^  (\w+\.py) ", listed[1], re.MULTILINE):
+        assert (source / name).is_file(), name
+    for name in re.findall(r"`([a-z]+/\w+\.py)`", text):
+        assert (source / name).is_file(), name
+
+
 def command_lines(document: Path) -> Iterator[list[str]]:
     """The words of each `stackpatch …` in a code block or in backticks."""
     text = re.sub(r"\\\n\s*", "", document.read_text("utf-8"))  # a line that goes on in the next
