@@ -138,6 +138,29 @@ def test_a_file_of_the_name_makes_gone_unsure(lab: Lab) -> None:
     )
 
 
+def test_a_word_that_is_left_is_told_as_what_it_is(lab: Lab) -> None:
+    tree = tree_of(lab, {"y.py": "def unlike(a):\n    assert a\n"})
+    verdict = decide(lab.objects, tree, patch_of(lab, EFFECT))
+    detail = "the code that it changes is not there, but assert still stands in y.py"
+    assert (verdict.word, verdict.detail) == ("unsure", detail)
+
+
+@pytest.mark.parametrize(
+    ("now", "word"),
+    [({"README": "1\n"}, "unsure"), ({"README": "1\n", "ci/z": "1\n"}, "obsolete")],
+    ids=["the whole folder is missing", "only the file is gone"],
+)
+def test_a_folder_that_an_archive_leaves_out_is_not_gone(
+    lab: Lab, now: dict[str, Thing], word: str
+) -> None:
+    raw = lab.mail({"ci/x.py": GATE}, {"ci/x.py": OPEN}, f"x\n\nEffect: ci/{EFFECT}\n")
+    origin = tree_of(lab, {"ci/x.py": GATE, "README": "1\n"})
+    verdict = decide(lab.objects, tree_of(lab, now), parse_patch("p", raw), origin=origin)
+    assert verdict.word == word
+    if word == "unsure":
+        assert "nothing of ci/ is in this version" in verdict.detail
+
+
 def test_evidence_names_file_line_symbol_and_text(lab: Lab) -> None:
     verdict = decide(lab.objects, tree_of(lab, {"x.py": OPEN}), patch_of(lab, EFFECT))
     effect = next(e for e in verdict.evidence if e.layer is Layer.EFFECT)

@@ -70,7 +70,7 @@ def doubt(
         case Word.UPSTREAMED:
             reasons = _against_upstreamed(objects, tree, patch, findings)
         case Word.OBSOLETE:
-            reasons = _against_obsolete(objects, tree, patch, findings)
+            reasons = _against_obsolete(objects, tree, patch, findings, origin)
         case Word.CONFLICT | Word.PARTIAL | Word.MISPLACED | Word.UNSURE:
             return None
     return next(reasons, None)
@@ -285,10 +285,18 @@ def _moved(objects: Objects, tree: str, file: FilePatch) -> Iterator[str]:
 
 
 def _against_obsolete(
-    objects: Objects, tree: str, patch: Patch, findings: Sequence[Finding]
+    objects: Objects,
+    tree: str,
+    patch: Patch,
+    findings: Sequence[Finding],
+    origin: str | None,
 ) -> Iterator[str]:
     if any(finding.holds for finding in findings):
         yield "a part of it is there, and the code of the rest is gone"
+    for top in sorted({path.partition("/")[0] for path in patch.paths if "/" in path}):
+        if origin is not None and objects.entry(origin, top) and not objects.entry(tree, top):
+            # Archives leave out tests and the like; that is no news of the code there.
+            yield f"nothing of {top}/ is in this version; its archive may leave it out"
     names: set[bytes] = set()
     for file in patch.files:
         parts = file.path.split("/")

@@ -228,7 +228,7 @@ def _weigh_lost(
         return Word.UNSURE, "the code that it changes was not found"
     if left:
         evidence += left
-        return Word.UNSURE, f"what it changes moved, perhaps to {left[0].path}"
+        return Word.UNSURE, f"the code that it changes is not there, but {left[0].says}"
     return Word.OBSOLETE, "the code is gone, and none of its names is used any more"
 
 
