@@ -392,12 +392,12 @@ def test_plain_http_is_spoken_only_with_this_machine(
 ) -> None:
     urls: list[str] = []
 
-    def raw(self: Any, method: str, url: str, *_: Any) -> Any:
+    def request(self: Any, method: str, url: str, *_: Any) -> Any:
         urls.append(url)
         msg = "enough"
         raise EnvironmentProblem(msg)
 
-    monkeypatch.setattr("stackpatch.registry.session.Session.raw", raw)
+    monkeypatch.setattr("stackpatch.registry.wire.Wire.request", request)
     for host in ("registry.example.com", "10.0.0.1:5000", "ghcr.io"):
         with pytest.raises(EnvironmentProblem):
             opened(host, "a/b").head("t")

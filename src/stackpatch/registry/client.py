@@ -272,7 +272,6 @@ class Registry:
         pieces, done = [], 0
         for block in self.session.body(answer, self.session.limits.document):
             done += len(block)
-            self.traffic.document_bytes_received += len(block)
             if done > limit:
                 raise self._nonsense(at, f"it has more than {limit} bytes")
             pieces.append(block)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from stackpatch.errors import EnvironmentProblem
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from stackpatch.sources.transport import Interrupted
 
-_T = TypeVar("_T")
 _LONGEST_PAUSE = 60.0
 _BLOCK = 1 << 18
 
@@ -51,7 +50,6 @@ class Traffic:
 
     requests: int = 0
     blob_bytes_received: int = 0
-    document_bytes_received: int = 0
     bytes_sent: int = 0
 
 

@@ -10,14 +10,14 @@ import contextlib
 import time
 import urllib.parse
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stackpatch import __version__
 from stackpatch.errors import EnvironmentProblem
-from stackpatch.registry.failures import stated, translated
-from stackpatch.registry.patience import Limits, Patience, Traffic, counted
+from stackpatch.registry.failures import stated
+from stackpatch.registry.patience import Limits, Patience, Traffic
 from stackpatch.registry.reference import is_loopback
-from stackpatch.registry.trust import trusted
+from stackpatch.registry.wire import Wire
 from stackpatch.sources.transport import Interrupted, innermost, redact, retry_after
 
 if TYPE_CHECKING:  # requests is imported when something is really asked for: it takes 0.1 s
@@ -34,8 +34,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _ERROR_BODY = 16 << 10
 _TOKEN_BYTES = 1 << 20
-# None takes out what the environment says.
-_NO_PROXY: Any = {"http": None, "https": None, "all": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Session:
     pause: Callable[[float], None] = time.sleep
     plain: bool = False
     traffic: Traffic = field(default_factory=Traffic)
-    _http: requests.Session | None = None
+    _lines: Wire | None = None
     _base: str | None = None
 
     @property
@@ -81,7 +79,7 @@ class Session:
         Only a loopback host, or one that the person named as plain, is ever asked without TLS.
         """
         if self._base is None:
-            scheme = "http" if self._speaks_plain() else "https"
+            scheme = "http" if self._without_tls() else "https"
             self._base = f"{scheme}://{self.host}"
         return f"{self._base}/v2/{path}"
 
@@ -218,90 +216,19 @@ class Session:
     def _once(self, ask: Ask, url: str, authorization: str | None) -> requests.Response:
         body = ask.body() if ask.body is not None else None
         headers = {"Accept-Encoding": "identity", **ask.headers}
-        return self.raw(ask.method, url, headers, body, authorization)
+        return self._wire().request(ask.method, url, headers, body, authorization)
 
-    def raw(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Any,
-        authorization: str | None,
-    ) -> requests.Response:
-        """One request on the wire, no redirect followed, no status judged; the body is unread.
+    def _wire(self) -> Wire:
+        if self._lines is None:
+            self._lines = Wire(self.limits, self.secrets, self.traffic)
+        return self._lines
 
-        Raises Interrupted where the host cannot be reached, EnvironmentProblem for a certificate.
-        """
-        import requests
-
-        self.traffic.requests += 1
-        host = urllib.parse.urlsplit(url).netloc
-        trust = trusted(host)
-        silence = self.limits.read if method in {"GET", "HEAD"} else self.limits.settle
-        try:
-            return self._client().request(
-                method,
-                url,
-                headers=dict(headers),
-                data=counted(body, self.traffic) if body is not None else None,
-                # A callable of our own also keeps requests from looking into ~/.netrc.
-                auth=_Header(authorization),
-                allow_redirects=False,
-                stream=True,
-                timeout=(self.limits.connect, silence),
-                # True lets requests look at REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE.
-                verify=trust.authority or True,
-                cert=trust.client,
-                # No proxy leads to this machine, whatever HTTP_PROXY says.
-                proxies=_NO_PROXY if is_loopback(host) else None,
-            )
-        except requests.RequestException as error:
-            raise translated(error, host, self.secrets) from error
-        except OSError as error:  # a reset while we were sending
-            reason = f"the connection to {host} broke off ({innermost(error)})"
-            raise Interrupted(self.secrets.hide(reason)) from error
-
-    def _client(self) -> requests.Session:
-        import requests
-        from requests.adapters import HTTPAdapter
-
-        if self._http is None:
-            self._http = requests.Session()
-            self._http.headers["User-Agent"] = f"stackpatch/{__version__}"
-            adapter = HTTPAdapter()
-            # http.client hands out 16 KiB pieces otherwise.
-            adapter.init_poolmanager(10, 10, blocksize=1 << 18)
-            for scheme in ("http://", "https://"):
-                self._http.mount(scheme, adapter)
-        return self._http
-
-    def _speaks_plain(self) -> bool:
-        """Whether the host answers plain HTTP; asked without any credentials."""
+    def _without_tls(self) -> bool:
+        """Whether the host is to be spoken to in plain words; asked without any credentials."""
         if not (self.plain or is_loopback(self.host)):
             return False
-
-        def ask() -> bool:
-            try:
-                response = self.raw("GET", f"http://{self.host}/v2/", {}, None, None)
-            except Interrupted:
-                if self._accepts_tls():
-                    return False
-                raise
-            with contextlib.closing(response):
-                # 400 without the API's header is what Go says to plain words on a TLS port.
-                ours = "Docker-Distribution-Api-Version" in response.headers
-                return response.status_code != 400 or ours
-
-        return self.patiently(ask, f"cannot reach the registry {self.host}")
-
-    def _accepts_tls(self) -> bool:
-        try:
-            self.raw("GET", f"https://{self.host}/v2/", {}, None, None).close()
-        except Interrupted:
-            return False
-        except EnvironmentProblem:  # a certificate that is not accepted: TLS all the same
-            return True
-        return True
+        asked = partial(self._wire().speaks_plain, self.host)
+        return self.patiently(asked, f"cannot reach the registry {self.host}")
 
     def _refused(self, response: requests.Response, ask: Ask) -> Exception:
         status, shown = response.status_code, self.shown(ask.url)
@@ -327,18 +254,6 @@ class Session:
     def shown(self, url: str) -> str:
         """A URL for a message: without queries, which may be signatures, and without secrets."""
         return self.secrets.hide(redact(url))
-
-
-class _Header:
-    """An Authorization header, or none, for requests."""
-
-    def __init__(self, value: str | None) -> None:
-        self.value = value
-
-    def __call__(self, request: Any) -> Any:
-        if self.value is not None:
-            request.headers["Authorization"] = self.value
-        return request
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:
