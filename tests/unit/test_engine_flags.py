@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.images import LayoutMaker, tar_layer
+from tests.stack import make_stack
 
-from stackpatch.artefacts.engines import flags
+from stackpatch.artefacts.base import Base, open_base
+from stackpatch.artefacts.engines import EngineRequest, flags
+from stackpatch.artefacts.external import Settings, engine_request
+from stackpatch.artefacts.lock import PinnedBase
+from stackpatch.artefacts.oci import Image
 from stackpatch.errors import InputError
 from stackpatch.model.arch import ARCHES, Arch, CodeArch, parse_arch
 
@@ -126,6 +135,78 @@ def test_a_toolkit_that_does_not_know_the_arch_is_refused(arch: str, cuda: str) 
 def test_a_toolkit_without_a_number_is_refused(cuda: str) -> None:
     with pytest.raises(InputError, match="want one such as"):
         flags.arch_flags("flashinfer", SM121, cuda)
+
+
+@pytest.mark.parametrize(
+    ("env", "cuda"),
+    [
+        (["PATH=/bin", "CUDA_VERSION=13.0.1"], "13.0.1"),
+        (["CUDA_VERSION=12.9"], "12.9"),
+        (["CUDA_VERSION="], None),
+        (["CUDA_VERSION=latest"], None),
+        (["NV_CUDA_LIB_VERSION=13.0.1-1"], None),
+        ([], None),
+    ],
+)
+def test_the_toolkit_is_what_nvidias_images_state(env: list[str], cuda: str | None) -> None:
+    assert flags.toolkit_of(image(env)) == cuda
+
+
+def image(env: list[str]) -> Image:
+    maker = LayoutMaker(Path("/nowhere"))
+    described = maker.image(
+        [tar_layer({"a": b"b"})], architecture="arm64", config={"config": {"Env": env}}
+    )
+    manifest = maker.blobs[described["digest"].removeprefix("sha256:")]
+    config = json.loads(manifest)["config"]["digest"].removeprefix("sha256:")
+    return Image.read(manifest, maker.blobs[config], where="a test")
+
+
+def test_without_a_toolkit_what_some_toolkit_makes_right_passes() -> None:
+    """A vLLM for sm121 wants another value before CUDA 13; nobody said which it is."""
+    for value in ("12.0", "12.1a"):
+        flags.check_flags({"TORCH_CUDA_ARCH_LIST": value}, SM121, None)
+    for value in ("9.0", "12.0f"):
+        with pytest.raises(InputError):
+            flags.check_flags({"TORCH_CUDA_ARCH_LIST": value}, SM121, None)
+
+
+def test_what_serves_is_said_with_what_does_not() -> None:
+    with pytest.raises(InputError) as caught:
+        flags.check_flags({"TORCH_CUDA_ARCH_LIST": "12.0"}, SM121, "12.9")
+    assert str(caught.value.hint).startswith("12.1a serves (before CUDA 13 vLLM knows no family")
+
+
+@pytest.mark.parametrize(
+    ("own", "stated", "said", "why"),
+    [
+        ("12.1a", "13.0.1", None, None),
+        ("12.1a", None, None, None),
+        ("12.0a", "13.0.1", None, "nothing in it is built for sm_121a"),
+        ("12.1a", "12.8.1", None, "CUDA 12.8.1 knows no sm_121a"),
+        ("12.1a", "12.8.1", "13.0", None),
+        ("12.1a", None, "12.8", "CUDA 12.8 knows no sm_121a"),
+    ],
+)
+def test_the_recipes_own_flags_are_held_against_the_bases_toolkit(
+    tmp_path: Path, own: str, stated: str | None, said: str | None, why: str | None
+) -> None:
+    """A recipe is written for some toolkit; the base that a person names may have another."""
+    inputs = make_stack(tmp_path).plan(base=open_base("scratch", SM121)).inputs
+    inputs = replace(inputs, env={"FLASHINFER_CUDA_ARCH_LIST": own})
+    made = image([f"CUDA_VERSION={stated}"] if stated else [])
+    pinned = PinnedBase(str(made.digest), "r.test/base", None)
+    settings = Settings("buildx", tmp_path / "demo.Dockerfile", cuda=said)
+    base = Base(made, None, None, pinned)
+
+    def ask() -> EngineRequest:
+        return engine_request(inputs, settings, base, {}, {}, labels={}, annotations={})
+
+    if why is None:
+        assert ask().env["FLASHINFER_CUDA_ARCH_LIST"] == own
+    else:
+        with pytest.raises(InputError, match=why):
+            ask()
 
 
 def test_a_stack_without_rules_is_refused() -> None:

@@ -16,9 +16,10 @@ from packaging.utils import canonicalize_name
 from stackpatch.artefacts.build import IMAGE
 from stackpatch.artefacts.engines import EngineBase, EngineRequest, build_image
 from stackpatch.artefacts.engines.adopt import BASE_NAME
-from stackpatch.artefacts.engines.flags import check_flag
+from stackpatch.artefacts.engines.flags import check_flags, check_toolkit, toolkit_of
 from stackpatch.artefacts.papers import MadeImage
 from stackpatch.errors import InputError
+from stackpatch.model.arch import parse_arch
 from stackpatch.model.digest import Digest
 from stackpatch.storage import cache_root
 
@@ -46,7 +47,8 @@ class Settings:
     """How a person wants an outside engine to be run.
 
     dockerfile: the stack's; its folder has tools/. args: build arguments of a person's own. cuda:
-    the toolkit's version in the base, for judging them. Of the rest nothing changes the image.
+    the toolkit in the image that compiles, for judging flags; None: as the base says. Of the rest
+    nothing changes the image.
     """
 
     engine: EngineName
@@ -90,13 +92,15 @@ def read_instructions(
         hint = "each stack's Dockerfile is dockerfiles/STACK.Dockerfile, beside recipes/"
         raise InputError(msg, hint=hint) from error
     declared = frozenset(_ARG.findall(text.decode("utf-8", "replace")))
-    for name, value in settings.args.items():
+    for name in settings.args:
         if name in ours or name not in declared:
             why = "is given by the build itself" if name in ours else f"is no ARG of {path.name}"
             free = ", ".join(sorted(declared - ours)) or "none"
             msg = f"--build-arg {name} {why}"
             raise InputError(msg, hint=f"those to be set: {free}")
-        check_flag(name, value, arch, settings.cuda or arch.min_cuda)
+    if settings.cuda is not None:
+        check_toolkit(arch, settings.cuda)
+    check_flags(settings.args, arch, settings.cuda)
     return Instructions(Digest.of(text).hex, digests, declared)
 
 
@@ -188,8 +192,15 @@ def engine_request(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
 ) -> EngineRequest:
-    """What an engine is asked for. files, args: of the Dockerfile. Raises InputError."""
+    """What an engine is asked for. files, args: of the Dockerfile.
+
+    Raises InputError, also for the recipe's own flags where the base's toolkit makes something
+    else of them; what it is, `--cuda` says or the base, unless sources compile in another image.
+    """
     name = base.pinned.name
+    elsewhere = "DEVEL" in args
+    cuda = settings.cuda or (None if elsewhere else toolkit_of(base.image))
+    check_flags({**inputs.env, **args}, parse_arch(inputs.arch), cuda)
     return EngineRequest(
         engine=settings.engine,
         stack=inputs.stack,

@@ -19,9 +19,16 @@ from stackpatch.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stackpatch.artefacts.oci import Image
     from stackpatch.model.arch import Arch
 
 FLASHINFER, TORCH, TRTLLM = "FLASHINFER_CUDA_ARCH_LIST", "TORCH_CUDA_ARCH_LIST", "CUDA_ARCHS"
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "flashinfer": (FLASHINFER,),
+    "sglang": (FLASHINFER,),
+    "trtllm": (TRTLLM,),
+    "vllm": (TORCH, FLASHINFER),
+}
 _CUDA13 = Version("13")
 _F_TOOLKIT = Version("12.9")
 
@@ -37,29 +44,24 @@ class ArchFlags:
 def arch_flags(stack: str, arch: Arch, cuda: str) -> ArchFlags:
     """What to build a stack with. cuda: the toolkit's version, `13.0`. Raises InputError."""
     toolkit = check_toolkit(arch, cuda)
-    suffix = "a" if arch.capability >= 90 else ""
-    flashinfer = f"{arch.dotted}{suffix}"
-    reason = f"{FLASHINFER}={flashinfer}: with its suffix, every release compiles for {arch.target}"
-    match stack:
-        case "flashinfer" | "sglang":
-            return ArchFlags({FLASHINFER: flashinfer}, (reason,))
-        case "vllm":
-            torch, why = _vllm(arch, toolkit)
-            told = f"{TORCH}={torch}: {why}"
-            return ArchFlags({FLASHINFER: flashinfer, TORCH: torch}, (told, reason))
-        case "trtllm":
-            if arch.major == 12:
-                value = "120-real"
-                why = (
-                    "120 becomes the family target 120f from CUDA 12.9 on, which sm120 and sm121"
-                    " run; 121 alone would define EXCLUDE_SM_120 and leave the kernels out"
-                )
-            else:
-                value, why = f"{arch.capability}-real", "machine code for this arch and no PTX"
-            return ArchFlags({TRTLLM: value}, (f"{TRTLLM}={value}: {why}",))
-        case _:
-            msg = f"no rules for the architecture flags of {stack!r}"
-            raise InputError(msg, hint="known: flashinfer, sglang, trtllm, vllm")
+    names = _READ_BY.get(stack)
+    if names is None:
+        msg = f"no rules for the architecture flags of {stack!r}"
+        raise InputError(msg, hint=f"known: {', '.join(sorted(_READ_BY))}")
+    told = {name: _served(name, arch, toolkit) for name in names}
+    return ArchFlags(
+        {name: value for name, (value, _) in told.items()},
+        tuple(f"{name}={value}: {why}" for name, (value, why) in told.items()),
+    )
+
+
+def toolkit_of(image: Image) -> str | None:
+    """The toolkit in an image, as NVIDIA's images state it (`CUDA_VERSION`); None where none is."""
+    for item in (image.config_json().get("config") or {}).get("Env") or ():
+        name, _, value = str(item).partition("=")
+        if name == "CUDA_VERSION" and re.fullmatch(r"\d+\.\d+(\.\d+)*", value):
+            return str(value)
+    return None
 
 
 def check_toolkit(arch: Arch, cuda: str) -> Version:
@@ -71,29 +73,66 @@ def check_toolkit(arch: Arch, cuda: str) -> Version:
         raise InputError(msg) from None
     if toolkit < Version(arch.min_cuda):
         msg = f"CUDA {cuda} knows no {arch.target}; {arch.name} needs {arch.min_cuda} or newer"
-        raise InputError(msg, hint="take a base image with a newer toolkit")
+        raise InputError(msg, hint="take a base with a newer toolkit; --cuda says another one")
     return toolkit
 
 
+def check_flags(values: Mapping[str, str], arch: Arch, cuda: str | None) -> None:
+    """`check_flag` for each. cuda: None where nobody said; what some toolkit makes right passes."""
+    for name, value in values.items():
+        if cuda is None:
+            try:
+                check_flag(name, value, arch, arch.min_cuda)
+            except InputError:
+                check_flag(name, value, arch, str(max(Version(arch.min_cuda), _CUDA13)))
+        else:
+            check_flag(name, value, arch, cuda)
+
+
 def check_flag(name: str, value: str, arch: Arch, cuda: str) -> None:
-    """Refuse a person's own value that would build for something else than `arch`.
+    """Refuse a value that would build for something else than `arch`.
 
     name: FLASHINFER_CUDA_ARCH_LIST, TORCH_CUDA_ARCH_LIST (as vLLM reads it) or CUDA_ARCHS (of
-    TensorRT-LLM). Others are not judged. Raises InputError with the reason.
+    TensorRT-LLM). Others are not judged. Raises InputError with the reason and what serves.
     """
-    toolkit = check_toolkit(arch, cuda)
     match name:
         case "FLASHINFER_CUDA_ARCH_LIST":
+            toolkit = check_toolkit(arch, cuda)
             why = _wrong_flashinfer(value, arch, toolkit)
         case "TORCH_CUDA_ARCH_LIST":
+            toolkit = check_toolkit(arch, cuda)
             why = _wrong_torch(value, arch, toolkit)
         case "CUDA_ARCHS":
+            toolkit = check_toolkit(arch, cuda)
             why = _wrong_trtllm(value, arch)
         case _:
             return
     if why is not None:
         msg = f"{name}={value!r} for {arch.name} with CUDA {cuda}: {why}"
-        raise InputError(msg, hint=f"leave it out, and {arch.name}'s own value is used")
+        serves, reason = _served(name, arch, toolkit)
+        hint = f"{serves} serves ({reason}); --cuda says another toolkit"
+        raise InputError(msg, hint=hint)
+
+
+def _served(name: str, arch: Arch, toolkit: Version) -> tuple[str, str]:
+    """The value that serves the arch, and why."""
+    match name:
+        case "FLASHINFER_CUDA_ARCH_LIST":
+            suffix = "a" if arch.capability >= 90 else ""
+            return f"{arch.dotted}{suffix}", f"every release compiles it for {arch.target}"
+        case "TORCH_CUDA_ARCH_LIST":
+            return _vllm(arch, toolkit)
+        case _:
+            return _trtllm(arch)
+
+
+def _trtllm(arch: Arch) -> tuple[str, str]:
+    if arch.major != 12:
+        return f"{arch.capability}-real", "machine code for this arch and no PTX"
+    return "120-real", (
+        "120 becomes the family target 120f from CUDA 12.9 on, which sm120 and sm121 run; 121 alone"
+        " would define EXCLUDE_SM_120 and leave the kernels out"
+    )
 
 
 def _vllm(arch: Arch, toolkit: Version) -> tuple[str, str]:
