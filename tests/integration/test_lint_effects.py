@@ -89,4 +89,17 @@ def test_a_pattern_that_runs_away_is_stopped(tmp_path: Path, index: Server) -> N
 
 def test_without_the_release_in_the_store_nothing_is_claimed(tmp_path: Path, index: Server) -> None:
     project = made(tmp_path, index, "b.py :: build :: assert major", fetched=False)
-    assert project.run("lint").status == 0
+    ran = project.run("lint")
+    assert (ran.status, ran.out) == (0, "")
+    assert "Effect lines not tried: the source store does not have demo 1.0" in ran.err
+    assert project.run("lint", "--json").document["effects_untried"] == ["demo 1.0"]
+    assert project.run("fetch", "demo").status == 0
+    tried = project.run("lint", "--json")
+    assert (tried.status, tried.document["effects_untried"]) == (1, [])
+
+
+def test_a_namesake_does_not_make_an_effect_true(tmp_path: Path, index: Server) -> None:
+    """`build` of another file is open, but the effect names a file that is not there."""
+    project = made(tmp_path, index, GOOD, r"gone.py :: build :: major in \(10, 12\)")
+    (problem,) = project.run("lint", "--json").document["problems"]
+    assert "build is not in gone.py, which is gone, and moved nowhere" in problem["text"]

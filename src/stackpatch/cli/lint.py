@@ -25,7 +25,7 @@ def command(
     root: RootOption = None,
 ) -> None:
     """Check recipes and patch headers; report every error at once."""
-    from stackpatch.cli.effects import wrong_effects
+    from stackpatch.cli.effects import try_effects
     from stackpatch.cli.gates import unexplained_gates
     from stackpatch.installed.caches import CACHES
     from stackpatch.model.collection import Collection
@@ -33,7 +33,8 @@ def command(
 
     collection = Collection(find_root(root).path)
     report = lint(collection, stacks or (), known_caches=frozenset(CACHES))
-    report.problems = sorted([*report.problems, *wrong_effects(collection, stacks or ())])
+    tried = try_effects(collection, stacks or ())
+    report.problems = sorted([*report.problems, *tried.wrong])
     report.warnings = sorted([*report.warnings, *unexplained_gates(collection, stacks or ())])
     problems, warnings = report.problems, report.warnings
     if strict:
@@ -46,10 +47,15 @@ def command(
         "patches": report.patches,
         "problems": [_entry(remark) for remark in problems],
         "warnings": [_entry(remark) for remark in warnings],
+        "effects_untried": list(tried.untried),
     }
     lines = [str(remark) for remark in problems]
     if not problems and not json:
         output.note(f"no problem in {_read(report)}")
+    if tried.untried and not json:
+        listed = ", ".join(tried.untried)
+        output.note(f"Effect lines not tried: the source store does not have {listed}")
+        output.note("  hint: `stackpatch fetch STACK VERSION` brings them")
     output.emit("lint", document, lines, json=json, failure=_failure(problems, report))
 
 
