@@ -21,6 +21,8 @@ from tests.stack import GATE
 from stackpatch.errors import EnvironmentProblem, FindingError, StackpatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.registries import RunningRegistry
 
     from stackpatch.registry.finished import Finished
@@ -231,6 +233,13 @@ def test_another_publisher_between_our_look_and_our_move_is_joined(
     assert registry.manifest(name, "t") == registry.manifest(name, str(done.digest))
 
 
+def back_to_now(registry: RunningRegistry, name: str) -> Callable[[], object]:
+    """What a publisher does that looked now: it lets the tag name what it names now."""
+    content = registry.manifest(name, "t")
+    assert content is not None
+    return lambda: registry.put_manifest(name, "t", content, INDEX)
+
+
 @pytest.mark.parametrize("look", [0, 1])
 def test_another_publisher_that_undoes_our_move_is_noticed_and_joined(
     registry: RunningRegistry,
@@ -242,18 +251,29 @@ def test_another_publisher_that_undoes_our_move_is_noticed_and_joined(
 ) -> None:
     """It looked before we moved and moved after us: what it wrote lacks our image."""
     publish(other_arch, registry.host, name)
-    theirs = registry.manifest(name, "t")
-    assert theirs is not None
-    content = theirs
-
-    def undo() -> None:
-        registry.put_manifest(name, "t", content, INDEX)
-
+    undo = back_to_now(registry, name)
     # The GETs of the tag: first look, look of the loop, then the two that read it back.
     rule = proxy.break_("GET", ".*/manifests/t", after=2 + look, before=undo)
     publish(small, proxy.host, name)
     assert rule.fitted >= 5
     assert arches(registry, name) == {"sm120", "sm121"}
+
+
+def test_what_a_stalled_publisher_undoes_is_only_an_entry(
+    registry: RunningRegistry, name: str, small: Finished, other_arch: Finished
+) -> None:
+    """The window that is left: it looked before us and moves when we no longer watch."""
+    publish(other_arch, registry.host, name)
+    undo = back_to_now(registry, name)
+    done = publish(small, registry.host, name)
+    undo()
+    assert arches(registry, name) == {"sm120"}
+    # Whoever pulls by the printed digest does not notice, and publishing again brings it back.
+    assert registry.manifest(name, str(done.digest)) is not None
+    again = publish(small, registry.host, name)
+    assert again.digest == done.digest
+    assert arches(registry, name) == {"sm120", "sm121"}
+    assert again.layer_bytes == 0
 
 
 def test_a_publisher_that_is_never_let_in_says_so(
@@ -264,13 +284,7 @@ def test_a_publisher_that_is_never_let_in_says_so(
     other_arch: Finished,
 ) -> None:
     publish(other_arch, registry.host, name)
-    theirs = registry.manifest(name, "t")
-    assert theirs is not None
-    content = theirs
-
-    def undo() -> None:
-        registry.put_manifest(name, "t", content, INDEX)
-
+    undo = back_to_now(registry, name)
     proxy.break_("GET", ".*/manifests/t", after=1, times=None, before=undo)
     with pytest.raises(FindingError, match="others keep moving"):
         publish(small, proxy.host, name)
