@@ -114,7 +114,8 @@ class Project:
         """Run the program in this process."""
         out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main.main([*words, "--root", str(self.root)])
+            at = words.index("--") if "--" in words else len(words)
+            status = main.main([*words[:at], "--root", str(self.root), *words[at:]])
         out.seek(0)
         err.seek(0)
         return Ran(status, out.read(), err.read())

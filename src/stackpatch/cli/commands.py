@@ -31,6 +31,9 @@ TABLE: Mapping[str, str] = {
     "upstream": "Say whether each patch has been upstreamed, with the evidence.",
     "matrix": "Judge every patch of a series at every upstream version.",
     "rebase": "Move a series onto another upstream version.",
+    "bisect": (
+        "Find the first upstream version at which a command fails, the series moved to each."
+    ),
     "import": "Turn a fork's commits or a pull request into a series.",
     "venv": "Put a series on an installed package, take it back, or keep edits made there.",
     "verify": (
