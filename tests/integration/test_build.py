@@ -213,11 +213,11 @@ def test_a_second_run_costs_next_to_nothing(
     collection = Collection(ROOT)
     recipe = collection.recipe("flashinfer")
     release, arch = recipe.release("0.6.3"), parse_arch("sm121")
-    started = time.perf_counter()
+    started = time.process_time()  # whatever else the machine is doing
     plan, base = plan_release(recipe, release, arch, collection.series("flashinfer", release))
     result = build_release(recipe, release, arch, plan, base, out=tmp_path / "out", offline=True)
     assert result.reused
-    assert time.perf_counter() - started < 0.25
+    assert time.process_time() - started < 0.25
 
 
 @pytest.mark.parametrize(

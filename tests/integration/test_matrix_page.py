@@ -7,9 +7,11 @@ WebDriver protocol itself, on the loopback.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -117,28 +119,34 @@ class Browser:
 def shown(tmp_path: Path) -> Iterator[Browser]:
     if shutil.which("chromedriver") is None or shutil.which("chromium") is None:
         pytest.fail("the page is checked in Chromium: `make tools` installs it (Debian, root)")
-    driver = subprocess.Popen(
-        ("chromedriver", "--port=0"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert driver.stdout is not None
-        port = 0
-        for line in driver.stdout:
-            if found := re.search(r"started successfully on port (\d+)", line):
-                port = int(found[1])
-                break
-        assert port
-        browser = Browser(port, tmp_path / "profile")
-        target = tmp_path / "matrix.html"
-        target.write_text(page(document()))
-        browser.open(target)
+    # Chromium leaves a folder there; its socket's path must be short, so not below tmp_path.
+    with tempfile.TemporaryDirectory(prefix="sp-", ignore_cleanup_errors=True) as short:
+        driver = subprocess.Popen(
+            ("chromedriver", "--port=0"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TMPDIR": short},
+        )
         try:
-            yield browser
+            assert driver.stdout is not None
+            port = 0
+            for line in driver.stdout:
+                if found := re.search(r"started successfully on port (\d+)", line):
+                    port = int(found[1])
+                    break
+            assert port
+            browser = Browser(port, tmp_path / "profile")
+            target = tmp_path / "matrix.html"
+            target.write_text(page(document()))
+            browser.open(target)
+            try:
+                yield browser
+            finally:
+                browser.quit()
         finally:
-            browser.quit()
-    finally:
-        driver.terminate()
-        driver.communicate(timeout=30)
+            driver.terminate()
+            driver.communicate(timeout=30)
 
 
 EVIDENCE = "return document.getElementById('evidence').innerText"
