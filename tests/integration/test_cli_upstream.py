@@ -228,6 +228,25 @@ def test_what_to_look_at_again_is_told(project: Project) -> None:
     assert [one["revisit"] for one in offline["revisit"]] == ["unknown", "unknown"]
 
 
+def test_what_to_look_at_again_is_told_where_no_source_can_be_had(project: Project) -> None:
+    # As for TensorRT-LLM, which is in git alone, where git does not answer.
+    text = project.recipe.read_text() + WATCHES
+    project.recipe.write_text(text.replace(str(project.up.folder), "https://127.0.0.1:9/demo.git"))
+    replies = project.index.replies
+    replies["/github/repos/demo/demo/issues/7"] = Reply(b'{"state": "closed", "title": "x"}')
+    ran = project.run("upstream", "demo", "--at", "git:v2.0", "--json")
+    assert ran.status == 3, ran.err
+    document = ran.document
+    assert (document["at"], document["patches"]) == (None, [])
+    assert "127.0.0.1:9" in document["error"]["message"]
+    assert [one["revisit"] for one in document["revisit"]] == ["due", "unknown"]
+    told = project.run("upstream", "demo", "--at", "git:v2.0")
+    assert told.status == 3
+    assert "demo 1.0: not judged" in told.out
+    assert "revisit: due: the gate [https://github.com/demo/demo/issues/7]" in told.out
+    assert "error: " in told.err
+
+
 def test_a_recipe_that_waits_for_nothing_says_nothing(project: Project) -> None:
     project.up.release("2.0", {"b.py": gate(REWORKED)})
     assert judged(project, "--at", "git:v2.0")["revisit"] == []

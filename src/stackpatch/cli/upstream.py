@@ -44,6 +44,7 @@ def command(
     """Say whether each patch has been upstreamed, with the evidence."""
     from stackpatch.cli.progress import reporting
     from stackpatch.cli.workspace import open_workspace
+    from stackpatch.errors import EnvironmentProblem
     from stackpatch.sources.tracker import Tracker
     from stackpatch.sources.watch import index_versions, triggers
     from stackpatch.storage import cache_root
@@ -52,28 +53,48 @@ def command(
     with reporting() as report:
         if history:
             work.fetch_history()
-        targets = _targets(work, at or [], report)
         tracker = Tracker(cache_root() / "links.json", offline=offline)
-        reports = []
-        for target in targets:
-            base = work.base(report, like=target)
-            work.on_base(base)
-            reports.append(_judge(work, base, target, tracker))
+        reports: list[tuple[dict[str, Any], list[str]]] = []
+        failure, unjudged = None, []
+        try:
+            for target in _targets(work, at or [], report):
+                base = work.base(report, like=target)
+                work.on_base(base)
+                reports.append(_judge(work, base, target, tracker))
+        except EnvironmentProblem as error:
+            # No sources, no verdict; what the recipe waits for is asked at other places.
+            failure = error
+            unjudged = [f"{work.recipe.stack} {work.release.version}: not judged"]
         watched = triggers(work.recipe, tracker, index_versions(offline=offline))
         tracker.save()
     documents = [document for document, _ in reports]
-    texts = [line for _, lines in reports for line in lines]
+    texts = [line for _, lines in reports for line in lines] or unjudged
     revisit = [_trigger(one) for one in watched]
     texts += [line for one in watched for line in _trigger_lines(one)]
-    output.emit("upstream", {**_together(documents), "revisit": revisit}, texts, json=json)
+    document = {**_together(work, documents), "revisit": revisit}
+    output.emit("upstream", document, texts, json=json, failure=failure)
 
 
-def _together(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One document: `at` is a label, or with several versions a list; each row says its own."""
+def _together(work: Workspace, documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One document: `at` is a label, or with several versions a list; each row says its own.
+
+    Where nothing could be judged, `at` is null and there are no rows.
+    """
     labels = [document["at"] for document in documents]
     rows = [{**row, "at": one["at"]} for one in documents for row in one["patches"]]
-    at = labels[0] if len(labels) == 1 else labels
-    return {**documents[0], "at": at, "patches": rows}
+    match labels:
+        case []:
+            at = None
+        case [only]:
+            at = only
+        case _:
+            at = labels
+    return {
+        "stack": work.recipe.stack,
+        "release": work.release.version,
+        "at": at,
+        "patches": rows,
+    }
 
 
 def _targets(work: Workspace, at: Sequence[str], report: Report) -> list[Stored]:
@@ -123,8 +144,7 @@ def _judge(
         rows.append(_row(patch, found.verdict, since, links))
         lines += _lines(patch, found.verdict, since, links)
     memo.save()
-    document = {"stack": work.recipe.stack, "release": work.release.version, "at": target.label}
-    return document | {"patches": rows}, lines
+    return {"at": target.label, "patches": rows}, lines
 
 
 def _since(work: Workspace, base: Stored, patch: Patch, between: Sequence[Stored]) -> str | None:
