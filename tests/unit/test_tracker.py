@@ -128,9 +128,12 @@ def test_no_usable_answer_is_unknown_with_a_reason(
             Reply(status=403, headers={"X-RateLimit-Reset": "1772370000"}),
             "refuses more requests until 2026-03-01 13:00 UTC",
         ),
-        (Reply(status=429, headers={"Retry-After": "60"}), "refuses more requests for 60 s"),
-        (Reply(status=403), "refuses more requests"),
-        (Reply(status=403, headers={"X-RateLimit-Reset": "9" * 30}), "refuses more requests"),
+        (Reply(status=429, headers={"Retry-After": "600"}), "until 2026-03-01 12:10 UTC"),
+        (Reply(status=403), "until 2026-03-01 12:01 UTC"),
+        (Reply(status=403, headers={"X-RateLimit-Reset": "9" * 30}), "until 2026-03-01 12:01 UTC"),
+        (Reply(status=403, headers={"X-RateLimit-Reset": "9" * 11}), "until 2026-03-02 12:00 UTC"),
+        (Reply(status=429, headers={"Retry-After": "0"}), "until 2026-03-01 12:01 UTC"),
+        (Reply(status=401), "does not accept the token in GITHUB_TOKEN or GH_TOKEN"),
     ],
 )
 def test_a_refusal_ends_the_asking(tmp_path: Path, github: Server, reply: Reply, why: str) -> None:
@@ -140,6 +143,51 @@ def test_a_refusal_ends_the_asking(tmp_path: Path, github: Server, reply: Reply,
     other = tracker.state(ISSUE)
     assert (other.state, why in (other.why or "")) == (State.UNKNOWN, True)
     assert github.paths() == [PATHS[PULL]], "nobody is asked again after a no"
+
+
+def test_the_last_answer_of_an_allowance_counts_and_ends_the_asking(
+    tmp_path: Path, github: Server
+) -> None:
+    spent = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1772370000"}
+    github.replies[PATHS[PULL]] = answer(issue("open", pull=True), **spent)
+    tracker = make(tmp_path, github)
+    assert tracker.state(PULL).state is State.OPEN
+    assert tracker.state(ISSUE).why == "127.0.0.1 refuses more requests until 2026-03-01 13:00 UTC"
+    assert github.paths() == [PATHS[PULL]]
+
+
+def test_a_refusal_holds_for_the_next_run_until_it_is_over(
+    tmp_path: Path, github: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GITHUB_TOKEN", "GH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    github.replies[PATHS[PULL]] = Reply(status=429, headers={"Retry-After": "600"})
+    clock = Clock()
+    first = make(tmp_path, github, clock)
+    said = first.state(PULL).why
+    first.save()
+    clock.now += timedelta(minutes=9)
+    again = make(tmp_path, github, clock)
+    assert (again.state(PULL).why, again.state(ISSUE).why) == (said, said)
+    again.save()
+    assert github.paths() == [PATHS[PULL]], "it was not asked a second time"
+    elsewhere = Tracker(tmp_path / "links.json", api="http://127.0.0.1:9", now=clock)
+    assert "cannot be reached" not in (elsewhere.state(PULL).why or ""), "the same host"
+    monkeypatch.setenv("GH_TOKEN", "secret")
+    github.replies[PATHS[PULL]] = answer(issue("open", pull=True))
+    assert make(tmp_path, github, clock).state(PULL).state is State.OPEN, "another allowance"
+    monkeypatch.delenv("GH_TOKEN")
+    clock.now += timedelta(minutes=2)
+    over = make(tmp_path, github, clock)
+    assert over.state(PULL).state is State.OPEN
+    over.save()
+    assert "refuse" not in (tmp_path / "links.json").read_text()
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_was_deleted_is_missing(tmp_path: Path, github: Server, status: int) -> None:
+    github.replies[PATHS[ISSUE]] = Reply(status=status)
+    assert make(tmp_path, github).state(ISSUE).state is State.MISSING
 
 
 def test_nothing_listens(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -31,6 +31,9 @@ _LINK = re.compile(
     re.ASCII,
 )
 _MOST = 1 << 20  # bytes of an answer that are read at most
+_MINUTE = timedelta(minutes=1)  # what GitHub asks for where it does not say how long to wait
+_LONGEST = timedelta(days=1)  # that a server's word is believed for
+_REFUSED = "refused"  # in the cache, beside the links: not to ask this server for a while
 _REDIRECTS = 3  # a renamed repository's answer points to its number
 
 
@@ -69,6 +72,18 @@ class LinkState:
         return "seen now"
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A server that wants no more requests of us for a while. with_token: whether we had one."""
+
+    host: str
+    until: datetime
+    with_token: bool
+
+    def __str__(self) -> str:
+        return f"{self.host} refuses more requests until {self.until:%Y-%m-%d %H:%M} UTC"
+
+
 class Tracker:
     """Looks links up, asks each at most once a run, and keeps what it saw in one file."""
 
@@ -83,9 +98,11 @@ class Tracker:
         self._cache = cache
         self._api = (api or os.environ.get("STACKPATCH_GITHUB_API") or API).rstrip("/")
         self._now = now
+        self._host = str(urlsplit(self._api).hostname)
+        self._token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or None
+        self._known, self._refused = _load(cache)
         # Set once the service says no or does not answer: the other links are not tried then.
-        self._closed: str | None = "not asked (offline)" if offline else None
-        self._known = _load(cache)
+        self._closed = self._not_to_ask(offline=offline)
         self._asked: dict[str, LinkState] = {}
         self._session: requests.Session | None = None
 
@@ -96,12 +113,26 @@ class Tracker:
         return self._asked[url]
 
     def save(self) -> None:
-        """Keep what was seen."""
+        """Keep what was seen, and until when not to ask again."""
         seen = {u: s for u, s in self._asked.items() if s.checked is not None}
-        if seen.items() - self._known.items():
+        if seen.items() - self._known.items() or self._refused != _load(self._cache)[1]:
             self._known |= seen
             document = {u: _to_json(s) for u, s in sorted(self._known.items())}
+            if self._refused is not None:
+                until = self._refused.until.isoformat()
+                document[_REFUSED] = asdict(self._refused) | {"until": until}
             write_atomically(self._cache, (json.dumps(document, indent=1) + "\n").encode())
+
+    def _not_to_ask(self, *, offline: bool) -> str | None:
+        if offline:
+            return "not asked (offline)"
+        refused = self._refused
+        if refused is None or refused.until <= self._now():
+            self._refused = None
+            return None
+        # With a token, or without one any more, it is another allowance.
+        same = (refused.host, refused.with_token) == (self._host, self._token is not None)
+        return str(refused) if same else None
 
     def _ask(self, url: str) -> LinkState:
         known = self._known.get(url, LinkState(url, State.UNKNOWN))
@@ -117,7 +148,7 @@ class Tracker:
         status, etag, body = answer
         if status == 304:
             return replace(known, checked=self._now(), why=None)
-        if status == 404:
+        if status in (404, 410):
             return LinkState(url, State.MISSING, checked=self._now())
         state = _state_of(body, commit=kind == "commits")
         if state is None:
@@ -132,12 +163,11 @@ class Tracker:
 
         session = self._session = self._session or requests.Session()
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-        token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN")
-        if token and urlsplit(address).scheme == "https":
-            headers["Authorization"] = f"Bearer {token}"
+        if self._token and urlsplit(address).scheme == "https":
+            headers["Authorization"] = f"Bearer {self._token}"
         if etag:
             headers["If-None-Match"] = etag
-        host = urlsplit(self._api).hostname
+        host = self._host
         try:
             for _ in range(_REDIRECTS):
                 with session.get(
@@ -154,7 +184,7 @@ class Tracker:
                             return f"{host} points to another server"
                         address = there
                         continue
-                    return self._read(response, str(host))
+                    return self._read(response)
         except (ValueError, RecursionError):
             return f"{host} did not answer with JSON"
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -162,14 +192,21 @@ class Tracker:
             return self._closed
         return f"{host} redirects without end"
 
-    def _read(self, response: requests.Response, host: str) -> tuple[int, str | None, Any] | str:
-        if response.status_code in (403, 429):
-            self._closed = f"{host} refuses more requests{_until(response)}"
+    def _read(self, response: requests.Response) -> tuple[int, str | None, Any] | str:
+        status = response.status_code
+        if status in (403, 429) or response.headers.get("X-RateLimit-Remaining") == "0":
+            until = _until(response, self._now())
+            self._refused = _Refusal(self._host, until, self._token is not None)
+            self._closed = str(self._refused)
+        if status in (403, 429):
+            return str(self._closed)
+        if status == 401:
+            self._closed = f"{self._host} does not accept the token in GITHUB_TOKEN or GH_TOKEN"
             return self._closed
-        if response.status_code in (304, 404):
-            return response.status_code, None, None
-        if response.status_code != 200:
-            return f"{host} answered {response.status_code}"
+        if status in (304, 404, 410):
+            return status, None, None
+        if status != 200:
+            return f"{self._host} answered {status}"
         raw = response.raw.read(_MOST, decode_content=True)
         return 200, response.headers.get("ETag"), json.loads(raw)
 
@@ -179,12 +216,16 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _until(response: requests.Response) -> str:
+def _until(response: requests.Response, now: datetime) -> datetime:
+    """When the server may be asked again, by its own word as far as that can be believed."""
     reset = response.headers.get("X-RateLimit-Reset", "")
     wait = response.headers.get("Retry-After", "")
-    if re.fullmatch(r"[0-9]{1,11}", reset):
-        return f" until {datetime.fromtimestamp(int(reset), UTC):%Y-%m-%d %H:%M} UTC"
-    return f" for {wait} s" if re.fullmatch(r"[0-9]{1,6}", wait) else ""
+    until = now + _MINUTE
+    if re.fullmatch(r"[0-9]{1,6}", wait):
+        until = now + timedelta(seconds=int(wait))
+    elif re.fullmatch(r"[0-9]{1,11}", reset):
+        until = datetime.fromtimestamp(int(reset), UTC)
+    return min(max(until, now + _MINUTE), now + _LONGEST)
 
 
 def _state_of(body: Any, *, commit: bool) -> State | None:
@@ -202,10 +243,12 @@ def _to_json(state: LinkState) -> dict[str, str | None]:
     return {"state": state.state, "title": state.title, "checked": checked, "etag": state.etag}
 
 
-def _load(cache: Path) -> dict[str, LinkState]:
+def _load(cache: Path) -> tuple[dict[str, LinkState], _Refusal | None]:
     """What an earlier run kept; a damaged file is as good as none."""
     try:
-        return {
+        document = json.loads(cache.read_bytes())
+        refused = document.pop(_REFUSED, None)
+        known = {
             url: LinkState(
                 url,
                 State(entry["state"]),
@@ -213,7 +256,11 @@ def _load(cache: Path) -> dict[str, LinkState]:
                 datetime.fromisoformat(entry["checked"]),
                 entry["etag"],
             )
-            for url, entry in json.loads(cache.read_bytes()).items()
+            for url, entry in document.items()
         }
+        if refused is None:
+            return known, None
+        until = datetime.fromisoformat(refused["until"]).astimezone(UTC)
+        return known, _Refusal(str(refused["host"]), until, bool(refused["with_token"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return {}, None
