@@ -7,6 +7,7 @@ image holds the package as pip leaves it. Nothing is stood in for but the size.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import http.server
 import json
@@ -14,6 +15,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import git
+from tests.engine import engine
 from tests.images import LayoutMaker, tar_layer
 from tests.wheels import record_hash
 
@@ -317,28 +320,59 @@ def large_files() -> Iterator[str]:
         server.server_close()
 
 
+@contextlib.contextmanager
+def mirrored(folder: Path, monkeypatch: pytest.MonkeyPatch, upstream: str) -> Iterator[str]:
+    """The repositories below the folder at an address that only the person's git settings know.
+
+    upstream: the address that leads nowhere by itself. The server of large files is given.
+    """
+    with mirror(folder) as address, large_files() as store:
+        home = folder / "home"
+        home.mkdir()
+        (home / ".gitconfig").write_text(f'[url "{address}/"]\n\tinsteadOf = {upstream}/\n')
+        monkeypatch.setenv("HOME", str(home))
+        yield store
+
+
+def served_files(shop: Shop, folder: Path, upstream: str, store: str) -> None:
+    """Make the shop's repository one that can be built from, by way of the mirror alone."""
+    for repository in (shop.repository, folder / "cutlass"):
+        git("config", "uploadpack.allowAnySHA1InWant", "true", cwd=repository)
+    script = shop.repository / "scripts" / "build_wheel.py"
+    script.parent.mkdir()
+    script.write_text(BUILD_SCRIPT)
+    (script.parent / "tool.sh").write_text("#!/bin/sh\n")
+    (script.parent / "tool.sh").chmod(0o755)
+    modules = shop.repository / ".gitmodules"
+    modules.write_text(modules.read_text().replace(str(folder), upstream))
+    (shop.repository / ".lfsconfig").write_text(f"[lfs]\n\turl = {store}\n")
+    shop.commit_again()
+
+
+@functools.cache
+def devel_image() -> str:
+    """A development image in the engine's registry: the base with git and git-lfs, by digest."""
+    found = engine()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Dockerfile").write_text(
+            f"FROM {found.base}\n"
+            "RUN apt-get update -qq && "
+            "apt-get install -qq -y --no-install-recommends git git-lfs >/dev/null\n"
+        )
+        name = f"{found.registry}/tree-devel:2"
+        output = f"type=image,name={name},push=true,oci-mediatypes=true"
+        build = ("docker", "buildx", "build", "-q", "--network=host", "--provenance=false")
+        found.run(*build, "--output", output, folder, timeout=400)
+    look = ("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}")
+    digest = found.run(*look, f"docker://{name}").strip()
+    return f"{name.rpartition(':')[0]}@{digest}"
+
+
 @pytest.fixture(name="served")
 def served_fixture(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    """The shop with a series that changes CUDA, its repository on a mirror that only the person's
-    own git settings name: upstream's address, in the recipe and in `.gitmodules`, leads nowhere.
-    """
-    for folder in (shop.repository, tmp_path / "cutlass"):
-        git("config", "uploadpack.allowAnySHA1InWant", "true", cwd=folder)
-    with mirror(tmp_path) as address, large_files() as store:
-        home = tmp_path / "home"
-        home.mkdir()
-        settings = f'[url "{address}/"]\n\tinsteadOf = {UPSTREAM}/\n'
-        (home / ".gitconfig").write_text(settings)
-        monkeypatch.setenv("HOME", str(home))
-        script = shop.repository / "scripts" / "build_wheel.py"
-        script.parent.mkdir()
-        script.write_text(BUILD_SCRIPT)
-        (script.parent / "tool.sh").write_text("#!/bin/sh\n")
-        (script.parent / "tool.sh").chmod(0o755)
-        modules = shop.repository / ".gitmodules"
-        modules.write_text(modules.read_text().replace(str(tmp_path), UPSTREAM))
-        (shop.repository / ".lfsconfig").write_text(f"[lfs]\n\turl = {store}\n")
-        shop.commit_again()
+    """The shop with a series that changes CUDA, its repository on a mirror."""
+    with mirrored(tmp_path, monkeypatch, UPSTREAM) as store:
+        served_files(shop, tmp_path, UPSTREAM, store)
         shop.git = f"{UPSTREAM}/TensorRT-LLM"
         shop.recipe()
         tool = shop.repository / "scripts" / "tool.sh"

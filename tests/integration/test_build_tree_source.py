@@ -16,12 +16,17 @@ import pytest
 from tests.engine import Engine, engine
 from tests.engine_builds import every_byte, own_files
 from tests.papers import valid_sbom, valid_statement
+from tests.shop import Shop as WheelShop
 from tests.trees import (
+    AFTER,
+    BEFORE,
     CUBIN,
     ISSUE,
     KERNEL,
+    LOADER,
     Shop,
     build_fixture,
+    devel_image,
     served_fixture,
     shop_fixture,
 )
@@ -43,23 +48,10 @@ def _real(monkeypatch: pytest.MonkeyPatch) -> Engine:
     return found
 
 
-@pytest.fixture(name="devel", scope="module")
-def _devel(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A development image in the registry: the base with git and git-lfs, from Debian's mirror."""
-    found = engine()
-    folder = tmp_path_factory.mktemp("devel")
-    (folder / "Dockerfile").write_text(
-        f"FROM {found.base}\n"
-        "RUN apt-get update -qq && "
-        "apt-get install -qq -y --no-install-recommends git git-lfs >/dev/null\n"
-    )
-    name = f"{found.registry}/tree-devel:2"
-    output = f"type=image,name={name},push=true,oci-mediatypes=true"
-    build = ("docker", "buildx", "build", "-q", "--network=host", "--provenance=false")
-    found.run(*build, "--output", output, folder, timeout=400)
-    look = ("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}")
-    digest = found.run(*look, f"docker://{name}").strip()
-    return f"{name.rpartition(':')[0]}@{digest}"
+@pytest.fixture(name="devel")
+def _devel(real: Engine) -> str:
+    assert real.registry
+    return devel_image()
 
 
 @pytest.fixture(name="words")
@@ -202,3 +194,53 @@ def test_a_step_that_fails_leaves_nothing_and_says_what_it_said(
     assert not [
         path for path in (tmp_path / "dist").rglob("*") if path.is_file() and path.name[0] != "."
     ]
+
+
+def test_a_series_of_python_files_is_built_from_source_if_asked(
+    served: Shop,
+    words: tuple[str, ...],
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """And `verify` knows by the labels that the image states the patched version."""
+    served.patch(LOADER, BEFORE, AFTER)
+    made = build(*words, "--engine", "buildx")
+    place = str(tmp_path / made["image"]["path"])
+    argv = ["verify", place, "--stack", "llm", "--arch", "sm120", "--root", str(served.root)]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["version"]["wanted"] == made["patched"]
+    assert [one["path"] for one in found["files"]] == [LOADER]
+
+
+def test_a_stack_below_is_installed_with_it(
+    served: Shop,
+    words: tuple[str, ...],
+    build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("STACKPATCH_CACHE_DIR", str(tmp_path / "cache"))
+    below = WheelShop(tmp_path)
+    # The base's pip installs it without an index: the small wheel asks for torch.
+    assert below.root == served.root
+    served.recipe("    requires: {demo: '1.2.3'}\n")
+    made = build(*words)
+    held = own_files(tmp_path / made["image"]["path"])
+    assert b"[10, 12]" in held[f"{SITE}/demo/gate.py"]
+    assert f"{SITE}/tensorrt_llm/kernel.bin" in held
+    lock = json.loads((tmp_path / made["lock"]).read_text())
+    assert lock["inputs"]["requires"][0]["patched"].startswith("1.2.3+sp.")
+    assert len(made["wheels"]) == 1
+
+
+def test_buildah_makes_it_too(
+    served: Shop, words: tuple[str, ...], build: Callable[..., Any], tmp_path: Path
+) -> None:
+    made = build(*words, "--engine", "buildah")
+    assert made["engine"] == "buildah"
+    held = own_files(tmp_path / made["image"]["path"])
+    large = held[f"{SITE}/tensorrt_llm/fmha.sha256"].decode()
+    assert large == hashlib.sha256(CUBIN).hexdigest()
+    valid_statement((tmp_path / made["provenance"]).read_bytes())

@@ -120,8 +120,7 @@ def test_secrets_are_named_and_never_in_the_words(tmp_path: Path) -> None:
 
 def test_buildah_pulls_first_and_then_needs_no_network() -> None:
     one = request(engine="buildah", base=EngineBase(base_image(), "127.0.0.1:5000/base"))
-    pull = buildah.pull_argv(one)
-    assert pull is not None
+    (pull,) = buildah.pull_argvs(one)
     assert pull[-1] == f"127.0.0.1:5000/base@{one.base.image.digest}"
     assert "--tls-verify=false" in pull  # loopback only
     words = buildah.argv(one, alone=True)
@@ -129,6 +128,14 @@ def test_buildah_pulls_first_and_then_needs_no_network() -> None:
     assert "--pull-never" in words
     assert after(words, "--timestamp") == ["1770000000"]
     assert "--tls-verify=false" not in buildah.argv(request(engine="buildah"), alone=False)
+
+
+def test_buildah_pulls_the_development_image_too() -> None:
+    devel = f"nvcr.test/devel@sha256:{'d' * 64}"
+    one = request(engine="buildah", args={"DEVEL": devel})
+    base, other = buildah.pull_argvs(one)
+    assert other[:-1] == tuple(word for word in base[:-1] if word != "--tls-verify=false")
+    assert other[-1] == devel
 
 
 @pytest.mark.parametrize(

@@ -109,12 +109,9 @@ class TreePlan:
         lines += [f"         {patch.name}" for patch in self.patches]
         lines += [f"needs    {needed(stack)}" for stack in one.requires]
         lines += self._base_lines()
-        version = f"; {one.engine_version}" if self.source is not None else ""
-        lines.append(f"engine   {self.engine}: {self.why}{version}")
+        lines.append(f"engine   {self.engine}: {self.why}{self._version()}")
         if self.source is not None:
-            lines.append(f"by       its Dockerfile, sha256 {self.source.dockerfile[:12]}")
-            words = (f"{name}={value}" for name, value in sorted(self.source.build_args.items()))
-            lines.append(f"told     {' '.join(words) or '-'}, with CUDA {self.cuda}")
+            lines += self._source_lines(self.source)
         lines += [
             f"env      {env or '-'}",
             f"time     {rfc3339(one.epoch)}",
@@ -122,6 +119,21 @@ class TreePlan:
         ]
         lines += [f"open     {text}" for text in self.open] or ["pinned   every input above"]
         return tuple(lines)
+
+    def _version(self) -> str:
+        return f"; {self.inputs.engine_version}" if self.source and self.source.version else ""
+
+    def _source_lines(self, source: Source) -> list[str]:
+        words = (f"{name}={value}" for name, value in sorted(source.build_args.items()))
+        lines = [
+            f"by       its Dockerfile, sha256 {source.dockerfile[:12]}",
+            f"told     {' '.join(words) or '-'}, with CUDA {self.cuda}",
+        ]
+        if not source.build_args.get("DEVEL"):
+            lines.append(
+                "         compiled in the base: --build-arg DEVEL=IMAGE@sha256:… for another"
+            )
+        return lines
 
     def _base_lines(self) -> list[str]:
         base = self.inputs.base

@@ -21,12 +21,16 @@ _LOOPBACK = ("127.", "localhost", "[::1]")
 ALONE = ("unshare", "--net", "--")
 
 
-def pull_argv(request: EngineRequest) -> tuple[str, ...] | None:
-    """The command that brings the base; None for a base in a folder. Pure."""
-    named = _named(request)
-    if named is None:
-        return None
-    return ("buildah", "pull", "--quiet", *_tls(named), "--platform", request.platform, named)
+def pull_argvs(request: EngineRequest) -> tuple[tuple[str, ...], ...]:
+    """The commands that bring the images that its stages start from: the base, but for one in a
+    folder, and the development image, which a build argument names. Pure.
+    """
+    names = (_named(request), request.args.get("DEVEL"))
+    return tuple(
+        ("buildah", "pull", "--quiet", *_tls(name), "--platform", request.platform, name)
+        for name in names
+        if name
+    )
 
 
 def argv(request: EngineRequest, *, alone: bool) -> tuple[str, ...]:

@@ -107,8 +107,7 @@ def _run(
             _follow(request, words, buildx.transcript(), folder, log, redactor, progress)
         case "buildah":
             alone = request.network == "none" and buildah.can_be_alone()
-            pull = buildah.pull_argv(request)
-            if pull is not None:
+            for pull in buildah.pull_argvs(request):
                 _follow(request, pull, buildah.transcript(), folder, log, redactor, progress)
             words = buildah.argv(request, alone=alone)
             _follow(request, words, buildah.transcript(), folder, log, redactor, progress)
