@@ -55,7 +55,7 @@ def command(
             work.fetch_history()
         tracker = Tracker(cache_root() / "links.json", offline=offline)
         reports: list[tuple[dict[str, Any], list[str]]] = []
-        failure, unjudged = None, []
+        failure = None
         try:
             for target in _targets(work, at or [], report):
                 base = work.base(report, like=target)
@@ -64,11 +64,13 @@ def command(
         except EnvironmentProblem as error:
             # No sources, no verdict; what the recipe waits for is asked at other places.
             failure = error
-            unjudged = [f"{work.recipe.stack} {work.release.version}: not judged"]
         watched = triggers(work.recipe, tracker, index_versions(offline=offline))
         tracker.save()
+    if failure is not None and not (reports or watched):
+        raise failure
     documents = [document for document, _ in reports]
-    texts = [line for _, lines in reports for line in lines] or unjudged
+    texts = [line for _, lines in reports for line in lines]
+    texts = texts or [f"{work.recipe.stack} {work.release.version}: not judged"]
     revisit = [_trigger(one) for one in watched]
     texts += [line for one in watched for line in _trigger_lines(one)]
     document = {**_together(work, documents), "revisit": revisit}
