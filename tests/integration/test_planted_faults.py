@@ -88,7 +88,9 @@ class Env:
         settings = {**os.environ, "HOME": str(self.home), "FLASHINFER_NVCC": sys.executable}
         settings.pop("FLASHINFER_WORKSPACE_BASE", None)
         settings |= {"STANDIN_GPU": "12.1", **(env or {})}
-        done = subprocess.run(argv, capture_output=True, text=True, env=settings, timeout=120)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env=settings, timeout=120, cwd=self.home
+        )
         assert "Traceback" not in done.stderr.split("error:")[0], done.stderr
         return Run(done.returncode, json.loads(done.stdout))
 
@@ -371,11 +373,17 @@ def test_an_interrupted_run_leaves_nothing_running(
 ) -> None:
     pids = tmp_path / "pids"
     argv = [sys.executable, "-m", "stackpatch", "smoke", "flashinfer", "--arch", "sm121"]
-    argv += ["--python", str(env.python), "--root", str(env.root), "--only", "numbers-norm"]
+    argv += ["--python", str(env.python), "--root", str(env.root)]
+    argv += ["--only", "numbers-norm", "--only", "device"]
     settings = {**os.environ, "HOME": str(env.home), "FLASHINFER_NVCC": sys.executable}
     settings |= {"STANDIN_GPU": "12.1", "STANDIN_FAULT": "hang", "STANDIN_PIDS": str(pids)}
     child = subprocess.Popen(
-        argv, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        argv,
+        env=settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     for _ in range(600):
         if pids.exists() and pids.read_text().count(" "):
@@ -387,6 +395,11 @@ def test_an_interrupted_run_leaves_nothing_running(
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Traceback" not in said
+    left = json.loads((tmp_path / "smoke.json").read_text())  # what ran before it is kept
+    found = {check["name"]: (check["status"], check["why"]) for check in left["checks"]}
+    assert found["device"][0] == "passed"
+    assert found["numbers-norm"] == found["numbers-moe"] == ("not-run", "the run ended before it")
+    assert left["device"]["capability"] == "12.1"
     for pid in started:
         assert not alive(pid)
 

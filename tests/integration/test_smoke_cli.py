@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.images import LayoutMaker
 
 from stackpatch.artefacts.record import Row, dump_record
+from stackpatch.cli.smoke_file import place_for
+from stackpatch.model.collection import Collection
 
 ROOT = Path(__file__).parents[2]
 INFO = "flashinfer_python-0.6.3+sp.1.dist-info"
@@ -44,18 +47,24 @@ def wheel_for(folder: Path, platform: str) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path, wheel: Path) -> Path:
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    found = tmp_path / "venv" / "bin" / "python"
-    argv = [str(found), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(argv, check=True, capture_output=True)
-    return found
+    """As an installer leaves it: the wheel's files, its RECORD among them."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python3*/site-packages")
+    laid_out_in(site, wheel)
+    return tmp_path / "venv" / "bin" / "python"
 
 
-def smoke(*options: object) -> subprocess.CompletedProcess[str]:
+def laid_out_in(site: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+
+
+def smoke(*options: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "stackpatch", "smoke", "flashinfer", "--arch", "sm121"]
+    argv += ["--root", str(ROOT)]
     env = {**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock"}
     return subprocess.run(
-        [*argv, *map(str, options)], capture_output=True, text=True, cwd=ROOT, env=env, check=False
+        [*argv, *map(str, options)], capture_output=True, text=True, cwd=cwd, env=env, check=False
     )
 
 
@@ -99,19 +108,53 @@ def test_what_another_machine_runs_is_not_said_to_be_for_this_one(
         site = next((python.parents[1] / "lib").glob("python*/site-packages"))
         shutil.rmtree(site / INFO)
         laid_out = wheel_for(tmp_path, tag)
-        argv = [str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--upgrade"]
-        argv += ["--only-binary=:all:", "--platform", tag, "--target", str(site), str(laid_out)]
-        subprocess.run(argv, check=True, capture_output=True)
+        laid_out_in(site, laid_out)
         check = files(laid_out)
         said = f", which are for {tag} and not for this machine ({here})"
         assert check["why"].endswith(said) is (machine == other)
         assert ("for" in check["figures"]) is (machine == other)
 
 
-def test_a_run_without_a_gpu_never_reads_as_shown(python: Path) -> None:
-    done = smoke("--python", python)
+def test_a_run_without_a_gpu_never_reads_as_shown_and_leaves_its_file(
+    python: Path, tmp_path: Path
+) -> None:
+    done = smoke("--python", python, "--only", "device", "--only", "files", cwd=tmp_path)
     assert "NOTHING WAS SHOWN ON A GPU" in done.stdout
     assert "Traceback" not in done.stderr
+    assert done.stdout.rstrip().endswith("every figure: smoke.json")
+    left = json.loads((tmp_path / "smoke.json").read_text())
+    recipe = Collection(ROOT).recipe("flashinfer")
+    assert [check["name"] for check in left["checks"]] == [check.name for check in recipe.smoke]
+    assert left["subject"] == {"kind": "python", "python": str(python)}
+
+
+def test_a_layout_in_a_builds_folder_has_its_result_there(tmp_path: Path) -> None:
+    build = tmp_path / "dist" / "sm121"
+    layout = LayoutMaker(build / "image").write()
+    assert place_for(None, None, str(layout)) == Path("smoke.json")  # nobody's build
+    (build / "lock.json").write_text("{}")
+    for named in (str(layout), f"{layout}@sha256:{'0' * 64}"):
+        assert place_for(None, None, named) == build / "smoke.json"
+    assert place_for(tmp_path / "x.json", None, str(layout)) == tmp_path / "x.json"
+    wheel = tmp_path / "a" / "x.whl"
+    wheel.parent.mkdir()
+    assert place_for(None, wheel, str(layout)) == tmp_path / "a" / "smoke.json"
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_check(
+    python: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for out, status, words in (
+        (tmp_path, 2, "is a folder"),
+        (tmp_path / "file" / "smoke.json", 2, "is not a folder"),
+        ("/proc/smoke.json", 3, "cannot write /proc/smoke.json: no such file"),
+    ):
+        done = smoke("--python", python, "--out", out, "--json")
+        assert done.returncode == status, out
+        assert words in json.loads(done.stdout)["error"]["message"]
+        assert "Traceback" not in done.stderr
+        assert "files" not in done.stderr  # no check ran
 
 
 @pytest.mark.parametrize(
@@ -129,6 +172,7 @@ def test_a_run_without_a_gpu_never_reads_as_shown(python: Path) -> None:
         (["--python", sys.executable, "--only", "nothing"], 2, "has no such check"),
         (["--python", "/none"], 2, "no such file"),
         (["--python", sys.executable, "--wheel", "/none.whl"], 2, "no such file"),
+        (["--python", sys.executable, "--wheel", __file__], 2, "its name is no wheel's"),
     ],
 )
 def test_bad_input_is_one_sentence(options: list[str], status: int, words: str) -> None:

@@ -40,6 +40,7 @@ class Made:
     digest: str
     layout: Path
     layout_digest: str  # another: the copy has OCI's media types
+    folder: Path
 
     @property
     def reference(self) -> str:
@@ -72,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     found.run("skopeo", "copy", "--quiet", tls, f"docker://{tag}", f"oci:{layout}")
     digest = found.run("crane", "digest", "--insecure", tag).strip()
     copied = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
-    yield Made(found, name, digest, layout, copied)
+    yield Made(found, name, digest, layout, copied, folder)
     found.run("docker", "image", "rm", "--force", tag, check=False)
 
 
@@ -83,8 +84,9 @@ def _daemon(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cli(*words: object, made: Made) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "stackpatch", *map(str, words), "--json"]
+    argv += ["--root", str(ROOT)]
     env = {**os.environ, **made.engine.env}
-    return subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=env)
+    return subprocess.run(argv, capture_output=True, text=True, cwd=made.folder, env=env)
 
 
 WANTED = {
@@ -171,6 +173,7 @@ def test_smoke_in_an_image_of_the_daemon(made: Made) -> None:
     assert checks["import"]["status"] == "failed"  # it has no compilation_context
     assert told["ran_on_device"] is False
     assert done.returncode == 1
+    assert json.loads((made.folder / "smoke.json").read_text())["checks"] == told["checks"]
 
 
 def test_smoke_in_a_layout_brings_it_and_takes_it_away(made: Made) -> None:

@@ -254,6 +254,7 @@ def test_a_folder_that_cannot_be_sent_is_an_error(server: Server) -> None:
 
 def test_smoke_says_the_same_there_as_here(server: Server, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "stackpatch", "smoke", "flashinfer", "--arch", "sm121", "--json"]
+    argv += ["--root", str(ROOT)]
     argv += ["--only", "files", "--only", "audit", "--only", "shadowing", "--only", "device"]
     url = f"ssh://127.0.0.1:{server.port}{sys.executable}"
     told = {}
@@ -261,7 +262,7 @@ def test_smoke_says_the_same_there_as_here(server: Server, tmp_path: Path) -> No
         ("here", ["--python", sys.executable]),
         ("there", ["--python", url, "--ssh-config", str(server.config)]),
     ):
-        done = subprocess.run([*argv, *options], capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run([*argv, *options], capture_output=True, text=True, cwd=tmp_path)
         assert "Traceback" not in done.stderr
         told[name] = json.loads(done.stdout)
     assert told["there"]["subject"] == {

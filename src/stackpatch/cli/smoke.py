@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_format
-import platform
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +53,10 @@ def command(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Where to write smoke.json; else beside the wheel."
+            "--out",
+            metavar="FILE",
+            help="Where to write what was found; else smoke.json in the build's folder (of --wheel "
+            "or of the layout in --image), else in the current one.",
         ),
     ] = None,
     only: Annotated[
@@ -74,27 +75,31 @@ def command(
     """Run the recipe's checks on an installed stack: each passed, failed or not run."""
     from stackpatch.checks.smoke import Status, Subject, smoke
     from stackpatch.checks.smoke_files import installed_version
+    from stackpatch.cli.smoke_file import SmokeFile, place_for
     from stackpatch.cli.workspace import open_workspace
-    from stackpatch.errors import FindingError, InputError
+    from stackpatch.errors import FindingError
     from stackpatch.model.arch import parse_arch
-    from stackpatch.storage import write_atomically
 
     work = open_workspace(stack, root)
     wanted = parse_arch(arch, where="--arch")
     work.recipe.arch(wanted.name)
-    if wheel is not None and not wheel.is_file():
-        msg = f"--wheel {wheel}: there is no such file"
-        raise InputError(msg, hint="`stackpatch build` makes it, below dist/")
+    built = _wheel(wheel)
+    target = place_for(out, wheel, image)
     programs = work.root.recipes / work.recipe.stack / "smoke"
     with _place(python, image, ssh_config, wanted) as place:
         installed = installed_version(place, work.recipe.upstream.pypi)
-        version = None
-        if wheel is not None:
-            version = wheel.name.split("-")[1]
-        elif "@" in stack:
+        version = built.version if built is not None else None
+        if version is None and "@" in stack:
             version = installed
             if version is None or version.partition("+")[0] != work.release.version:
                 version = work.release.version
+        digest = {} if built is None else {"wheel": built.name, "sha256": built.sha256}
+        paper = SmokeFile(target, work.recipe, wanted, place, installed, digest)
+
+        def report(result: Result) -> None:
+            output.note(f"{result.status.value:8} {result.name}: {result.why}")
+            paper.add(result)
+
         done = smoke(
             work.recipe,
             wanted,
@@ -102,34 +107,19 @@ def command(
             programs,
             only=only or (),
             skip=skip or (),
-            report=_say,
+            report=report,
         )
-        subject = place.document() | _wheel(wheel)
-    found = {
-        "stack": work.recipe.stack,
-        "version": installed,
-        "arch": wanted.name,
-        "subject": subject,
-        "device": done.device,
-        "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "from": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "ran_on_device": done.ran_on_device,
-        "summary": done.summary,
-        "checks": [_document(result) for result in done.results],
-    }
-    target = out or (wheel.parent / "smoke.json" if wheel is not None else None)
-    if target is not None:
-        whole = {"schema": "stackpatch.smoke/1", **found}
-        text = json_format.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n"
-        write_atomically(target, text.encode("utf-8", "surrogateescape"))
+        found = paper.document()
     failure = None
     if failed := done.of(Status.FAILED):
         names = ", ".join(result.name for result in failed)
         failure = FindingError(f"smoke failed on {wanted.name}: {names}")
     lines = people(done, wanted.name)
+    subject = place.document()
     if "no_gpu" in subject:
         lines.append(f"the container had no GPU: {subject['no_gpu']}")
-    output.emit("smoke", found, lines, json=json, failure=failure)
+    lines.append(f"every figure: {target}")
+    output.emit("smoke", {**found, "file": str(target)}, lines, json=json, failure=failure)
 
 
 @contextlib.contextmanager
@@ -173,23 +163,33 @@ def people(done: Smoke, arch: str) -> list[str]:
     return lines
 
 
-def _say(result: Result) -> None:
-    output.note(f"{result.status.value:8} {result.name}: {result.why}")
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """The wheel that the stack was installed from."""
+
+    name: str
+    version: str
+    sha256: str
 
 
-def _wheel(wheel: Path | None) -> dict[str, object]:
-    from hashlib import sha256
+def _wheel(wheel: Path | None) -> _Built | None:
+    """Raises InputError for a file that is not there, or whose name is no wheel's."""
+    from hashlib import file_digest
+
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    from stackpatch.errors import InputError
 
     if wheel is None:
-        return {}
-    return {"wheel": wheel.name, "sha256": sha256(wheel.read_bytes()).hexdigest()}
-
-
-def _document(result: Result) -> dict[str, object]:
-    return {
-        "name": result.name,
-        "status": result.status.value,
-        "why": result.why,
-        "figures": dict(result.figures),
-        "seconds": result.seconds,
-    }
+        return None
+    if not wheel.is_file():
+        msg = f"--wheel {wheel}: there is no such file"
+        raise InputError(msg, hint="`stackpatch build` makes it, below dist/")
+    try:
+        parse_wheel_filename(wheel.name)
+    except InvalidWheelFilename as error:
+        msg = f"--wheel {wheel}: its name is no wheel's, so it says no version"
+        raise InputError(msg, hint="keep the name that `stackpatch build` gave it") from error
+    with wheel.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    return _Built(wheel.name, wheel.name.split("-")[1], digest)
