@@ -98,7 +98,7 @@ def test_installed_means_that_the_files_of_this_very_wheel_were_compared() -> No
     assert states(by_version)[Step.INSTALLS] is State.UNVERIFIED
     assert states(run(check("files", "failed")))[Step.INSTALLS] is State.NO
     assert states(run(check("files", "not-run")))[Step.INSTALLS] is State.UNVERIFIED
-    elsewhere = {"for": ["linux_aarch64"]}
+    elsewhere: dict[str, Any] = {"for": ["linux_aarch64"]}
     assert states(run(check("files", **elsewhere)))[Step.INSTALLS] is State.PARTLY
     assert states(run(check("files", "failed", **elsewhere)))[Step.INSTALLS] is State.NO
 
