@@ -50,7 +50,13 @@ def document(columns: int = 7, rows: int = 2) -> dict[str, Any]:
             "symbol": "build",
             "text": "major == 12",
         }
-        return {"version": version, "verdict": word, "detail": "why", "evidence": [piece]}
+        states = ("landed", "no-match") if word == "partial" else ("applies",) * 2
+        hunks = [
+            {"path": "a/b.py", "line": 20 + number, "symbol": "build", "state": state}
+            for number, state in enumerate(states)
+        ]
+        said: dict[str, Any] = {"version": version, "verdict": word, "detail": "why"}
+        return said | {"evidence": [piece], "hunks": hunks}
 
     patches = [
         {
@@ -174,9 +180,17 @@ def test_the_grid_shows_every_cell_in_its_colour(shown: Browser) -> None:
 def test_a_click_shows_the_evidence(shown: Browser) -> None:
     shown.click("tbody tr:first-child td:nth-of-type(3) button")
     text = shown.run(EVIDENCE)
-    for piece in ("Open the gate at 0.6.2", "upstreamed", "a/b.py:7", "build", "major == 12"):
+    for piece in ("Open the gate at 0.6.2", "upstreamed", "effect", "a/b.py:7", "major == 12"):
         assert piece in text
+    assert "Hunk by hunk" not in text, "they are all the same"
     assert shown.run("return document.querySelectorAll('[aria-pressed=true]').length") == 1
+
+
+def test_where_hunks_differ_each_is_shown(shown: Browser) -> None:
+    shown.click(f"tbody tr:first-child td:nth-of-type({WORDS.index('partial') + 1}) button")
+    text = shown.run(EVIDENCE)
+    assert "landed line 20 of the patch a/b.py in build" in text
+    assert "no-match line 21 of the patch a/b.py in build" in text
 
 
 def test_the_keyboard_reaches_every_cell(shown: Browser) -> None:
