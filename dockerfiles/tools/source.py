@@ -66,7 +66,8 @@ def large_files(target, patterns):
 
 def put(patched, target):
     """The series' files over upstream's. `patched.sha256` lists them; a line with `-` removes."""
-    listed = (patched / "patched.sha256").read_text().splitlines()
+    text = os.fsdecode((patched / "patched.sha256").read_bytes())
+    listed = text.split("\n")[:-1]
     root = target.resolve()
     for line in listed:
         digest, _, name = line.partition("  ")

@@ -182,8 +182,7 @@ def plan_tree(
     if not narrowed.patches or release.series is None:
         msg = f"the series of {recipe.stack} {release.version} has no patch for {arch.name}"
         raise InputError(msg, hint="there is nothing to build; use the release itself")
-    rules = recipe.layouts.rules(SourceKind.WHEEL)
-    layout = Layout.of((rule.here, rule.git) for rule in rules)
+    layout = _layout(recipe)
     chosen, why = choose_tree_engine(recipe, arch, series, engine)
     upstream = recipe.upstream
     version = TREE_VERSION if chosen is Engine.OVERLAY else source.version if source else ""
@@ -257,8 +256,7 @@ def choose_tree_engine(
     if requested not in ("auto", *Engine):
         msg = f"unknown engine {requested!r}"
         raise InputError(msg, hint=f"known: auto, {', '.join(Engine)}")
-    rules = recipe.layouts.rules(SourceKind.WHEEL)
-    layout = Layout.of((rule.here, rule.git) for rule in rules)
+    layout = _layout(recipe)
     patches = series.for_arch(arch.name).patches
     paths = sorted({path for patch in patches for path in patch.paths})
     compiled = [path for path in paths if must_compile(path)]
@@ -275,6 +273,12 @@ def choose_tree_engine(
     if compiled:
         return chosen, f"from source, because the series changes {_some(compiled)}"
     return chosen, "from source, as asked for"
+
+
+def _layout(recipe: Recipe) -> Layout:
+    """How an installed package's paths map to the git tree, as a wheel's do."""
+    rules = recipe.layouts.rules(SourceKind.WHEEL)
+    return Layout.of((rule.here, rule.git) for rule in rules)
 
 
 def _some(paths: list[str]) -> str:
