@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stackpatch.artefacts.engines.bring import Pieces, container_tar, loaded, pulled
-from stackpatch.artefacts.engines.inspect import ContainerRun, Mount, Ran, run_with_gpu
+from stackpatch.artefacts.engines.inspect import (
+    NO_GPU,
+    ContainerRun,
+    Mount,
+    Ran,
+    run_with_gpu,
+)
 from stackpatch.artefacts.oci import Platform
 from stackpatch.checks.inflate import Pushed
 from stackpatch.checks.places import Job, written
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
 
 _FOLDER = "/stackpatch"
 _GRACE = 60.0
-_NO_GPU = "cannot hand a GPU"
 
 
 class Runner(Protocol):
@@ -91,7 +96,7 @@ class InImage:
             try:
                 return self.runner(ContainerRun(self.image, words, env, mounts), timeout=limit)
             except EnvironmentProblem as error:
-                if _NO_GPU not in error.message:
+                if not error.message.startswith(NO_GPU):
                     raise
                 self.no_gpu = error.message
         run = ContainerRun(self.image, words, env, mounts, gpus=False)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _OUTPUT = 1 << 20  # bytes of a container's output that are kept
 _POLL = 0.2  # seconds
+# How the refusal begins that a caller may answer by running without.
+NO_GPU = "the daemon cannot hand a GPU to a container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,14 @@ def run_with_gpu(run: ContainerRun, *, timeout: float) -> Ran:
         except APIError as error:
             said = str(error.explanation or error)
             if "could not select device driver" in said:
-                msg = "the daemon cannot hand a GPU to a container"
+                msg = NO_GPU
                 hint = "install the NVIDIA container toolkit there and restart the daemon"
                 raise EnvironmentProblem(msg, hint=hint) from error
+            if run.gpus and "nvidia" in said:  # the toolkit is there, and finds no GPU it can give
+                msg = f"{NO_GPU}: {said[said.index('nvidia') :][:300]}"
+                raise EnvironmentProblem(
+                    msg, hint="look at the driver there: nvidia-smi"
+                ) from error
             msg = f"the daemon cannot run {run.image}: {said}"
             raise EnvironmentProblem(msg) from error
         finally:
