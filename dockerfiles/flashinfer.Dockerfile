@@ -24,11 +24,12 @@ RUN --mount=type=bind,source=.,target=/mnt \
       --caches "/root/.cache/flashinfer /root/.triton/cache /root/.cache/tvm-ffi"
 
 ENV FLASHINFER_CUDA_ARCH_LIST=${FLASHINFER_CUDA_ARCH_LIST} \
-    HOME=/home/stackpatch
+    HOME=/home/stackpatch \
+    STACKPATCH_PYTHON=${PYTHON}
 WORKDIR /home/stackpatch
 USER 10001:10001
 # A library: what can be told cheaply is that it is there. No GPU is touched.
 HEALTHCHECK --interval=5m --timeout=10s --start-period=10s --retries=2 \
-    CMD ["python3", "-c", "import importlib.util as u; assert u.find_spec('flashinfer')"]
+    CMD "${STACKPATCH_PYTHON}" -c "import importlib.util as u; assert u.find_spec('flashinfer')"
 LABEL org.opencontainers.image.title="flashinfer" \
       org.opencontainers.image.version="${VERSION}"

@@ -25,12 +25,13 @@ RUN --mount=type=bind,source=.,target=/mnt \
                 /root/.triton/cache /root/.cache/tvm-ffi"
 
 ENV FLASHINFER_CUDA_ARCH_LIST=${FLASHINFER_CUDA_ARCH_LIST} \
-    HOME=/home/stackpatch
+    HOME=/home/stackpatch \
+    STACKPATCH_PYTHON=${PYTHON}
 WORKDIR /home/stackpatch
 USER 10001:10001
 EXPOSE 30000
 # The server answers /health without running the model. Loading a model takes minutes.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30m --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '30000') + '/health', timeout=8)"]
+    CMD "${STACKPATCH_PYTHON}" -c "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '30000') + '/health', timeout=8)"
 LABEL org.opencontainers.image.title="sglang" \
       org.opencontainers.image.version="${VERSION}"

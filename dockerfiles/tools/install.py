@@ -15,6 +15,23 @@ import shutil
 import subprocess
 import sys
 
+# Where a base's own settings put caches of compiled code: what lay there would be read again.
+MOVED = (
+    ("FLASHINFER_WORKSPACE_BASE", ".cache/flashinfer"),
+    ("TRITON_CACHE_DIR", ""),
+    ("TRITON_HOME", ".triton/cache"),
+    ("TVM_FFI_CACHE_DIR", ""),
+    ("TORCHINDUCTOR_CACHE_DIR", ""),
+    ("TORCH_EXTENSIONS_DIR", ""),
+    ("CUTE_DSL_CACHE_DIR", ""),
+    ("DG_JIT_CACHE_DIR", ""),
+    ("SGLANG_CACHE_DIR", ""),
+    ("SGLANG_JIT_CACHE_DIR", ""),
+    ("SGLANG_DG_CACHE_DIR", ""),
+    ("TRTLLM_DG_CACHE_DIR", ""),
+    ("TLLM_AUTOTUNER_CACHE_PATH", ""),
+    ("VLLM_CACHE_ROOT", ""),
+)
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir")
 
 
@@ -44,7 +61,7 @@ def main():
     check(options.distribution, options.package, options.version)
     for name, _, version in (other.partition("=") for other in others):
         check(name, None, version)
-    remove(options.caches.split())
+    remove([*options.caches.split(), *moved_caches(os.environ)])
     if options.user:
         add_user(options.user)
 
@@ -87,6 +104,17 @@ def check(distribution, package, version):
     if not any(pathlib.Path(one.locate()).resolve() == origin for one in files):
         sys.exit(f"Python finds {package} at {origin}, which is not the installed wheel's")
     print(f"{distribution} {found} at {origin.parent}", flush=True)
+
+
+def moved_caches(environ):
+    """The cache folders that variables name; never a folder at the root, such as `/`, `/opt`."""
+    found = []
+    for name, below in MOVED:
+        value = environ.get(name, "")
+        path = pathlib.PurePosixPath(os.path.normpath(value)) / below
+        if value.startswith("/") and len(path.parts) > 2:
+            found.append(str(path))
+    return found
 
 
 def remove(paths):

@@ -74,7 +74,41 @@ def test_the_real_wheel_goes_into_an_image(
     assert real.run("docker", "run", "--rm", "--network=none", there, "id", "-u").strip() == "10001"
     env = real.run("docker", "run", "--rm", "--network=none", there, "env")
     assert "FLASHINFER_CUDA_ARCH_LIST=12.0a" in env.splitlines()
+    if (stack, name) == ("flashinfer", "buildx"):  # the OCI format that buildah writes has none
+        check = ("docker", "inspect", "--format", "{{json .Config.Healthcheck.Test}}", there)
+        kind, words = json.loads(real.run(*check))
+        assert kind == "CMD-SHELL"
+        real.run("docker", "run", "--rm", "--network=none", there, "sh", "-c", words)
     real.run("docker", "rmi", "-f", there)
+
+
+@pytest.mark.pypi
+def test_caches_of_the_base_are_gone_wherever_its_settings_put_them(
+    real: Engine, tmp_path: Path
+) -> None:
+    """What was compiled from the released sources would be read again."""
+    stale = ("/root/.cache/flashinfer/a", "/opt/warm/triton/b", "/opt/ws/.cache/flashinfer/c")
+    kept = ("/opt/ws/mine", "/opt/warm/mine")
+    made = " ".join(f"{Path(path).parent}" for path in (*stale, *kept))
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {real.base}\nENV TRITON_CACHE_DIR=/opt/warm/triton FLASHINFER_WORKSPACE_BASE=/opt/ws"
+        f" VLLM_CACHE_ROOT=/opt\nRUN mkdir -p {made} && touch {' '.join((*stale, *kept))}\n"
+    )
+    base = f"{real.registry}/warm-base:{os.getpid()}"
+    words = ("docker", "buildx", "build", "-q", "--provenance=false", "--network=none")
+    real.run(*words, "--push", "-t", base, tmp_path)
+    how = ("--engine", "buildx", "--base", base, "--out", tmp_path / "out")
+    one = build(real, "flashinfer", *how)
+    there = f"{real.registry}/dockerfiles-warm:{os.getpid()}"
+    publish = ("publish", "flashinfer", "--arch", "sm120", "--out", tmp_path / "out")
+    done = stackpatch(real, *publish, "--to", there)
+    assert done.returncode == 0, done.stderr
+    assert one["image"]["digest"] in done.stderr
+    look = "for one in " + " ".join((*stale, *kept)) + "; do test -e $one && echo $one; done; true"
+    said = real.run(
+        "docker", "run", "--rm", "--network=none", done.stdout.strip(), "sh", "-c", look
+    )
+    assert said.split() == list(kept)
 
 
 def sha256(path: Path) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 
 from stackpatch.artefacts.external import Settings, prepare_external
 from stackpatch.errors import InputError
+from stackpatch.installed.caches import CACHES
 from stackpatch.model.arch import parse_arch
 
 FOLDER = Path(__file__).parents[2] / "dockerfiles"
@@ -75,6 +78,7 @@ def test_every_argument_is_used_and_every_name_is_declared(stack: str) -> None:
         declared = {rest.partition("=")[0] for word, rest in stage if word == "ARG"}
         body = " ".join(rest for word, rest in stage if word != "ARG")
         used = set(re.findall(r"\$\{([A-Z_]+)\}", body))
+        used -= {"STACKPATCH_PYTHON"}  # ENV's, for the health check
         assert declared - used == set(), "declared and not used"
         assert used - declared - outer == set(), "used and not declared"
 
@@ -123,11 +127,34 @@ def test_the_health_check_is_cheap(stack: str) -> None:
     interval = int(re.search(r"--interval=(\d+)([sm])", check)[1])  # type: ignore[index]
     assert "--interval=5m" in check or interval >= 30
     assert "--timeout=10s" in check
-    program = ast.literal_eval(check.partition("CMD ")[2])
-    assert program[:2] == ["python3", "-c"]
+    program = shlex.split(check.partition("CMD ")[2])
+    # The Python that has the package: `python3` may be another one's name.
+    assert program[:2] == ["${STACKPATCH_PYTHON}", "-c"]
+    assert "STACKPATCH_PYTHON=${PYTHON}" in next(rest for word, rest in last if word == "ENV")
     compile(program[2], "health", "exec")
     assert "generate" not in program[2]
     assert "torch" not in program[2]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "removed"),
+    [
+        ("TRITON_CACHE_DIR", "/opt/warm/triton", "/opt/warm/triton"),
+        ("FLASHINFER_WORKSPACE_BASE", "/opt", "/opt/.cache/flashinfer"),
+        ("VLLM_CACHE_ROOT", "/data/cache/", "/data/cache"),
+        ("VLLM_CACHE_ROOT", "/opt", None),
+        ("VLLM_CACHE_ROOT", "/opt/../", None),
+        ("SGLANG_CACHE_DIR", "relative/cache", None),
+        ("SGLANG_CACHE_DIR", "/", None),
+        ("SGLANG_CACHE_DIR", "", None),
+        ("HOME", "/root/x", None),
+    ],
+)
+def test_caches_that_a_base_moved_are_found_by_its_variables(
+    variable: str, value: str, removed: str | None
+) -> None:
+    tool = runpy.run_path(str(FOLDER / "tools" / "install.py"))
+    assert tool["moved_caches"]({variable: value}) == ([removed] if removed else [])
 
 
 @EACH
@@ -144,6 +171,13 @@ def test_the_arch_flags_are_those_that_we_have_rules_for() -> None:
         declared = {rest.partition("=")[0] for word, rest in instructions(stack) if word == "ARG"}
         for arch in ("sm120", "sm121"):
             assert set(arch_flags(stack, parse_arch(arch), "13.0").args) <= declared
+
+
+def test_the_variables_of_moved_caches_are_those_that_we_know() -> None:
+    """The tool runs alone in an image; `stackpatch cache` has where each was read."""
+    tool = runpy.run_path(str(FOLDER / "tools" / "install.py"))
+    known = {variable for cache in CACHES.values() for variable in cache.variables}
+    assert {variable for variable, _ in tool["MOVED"]} <= known
 
 
 def test_programs_for_images_use_the_standard_library_alone() -> None:
