@@ -163,6 +163,8 @@ def test_what_was_compiled_verifies_and_is_published_with_its_papers(
         assert main(["verify", str(place), "--stack", "llm", *root]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["version"] == {"found": made["patched"], "wanted": made["patched"]}
+        # What was compiled cannot be read back from the image, and that is said.
+        assert found["outside"] == ["cpp/tensorrt_llm/kernels/kernel.cu", "scripts/tool.sh"]
     # The released image is not this one.
     assert main(["verify", real.base, "--stack", "llm", *root]) == 1
 

@@ -60,7 +60,8 @@ class Wanted:
 
     files: by path in the site folder. distribution: whose dist-info there must state `version`;
     None where the package is imported from a git tree. labels: what the image should say of
-    itself.
+    itself. outside: files of the series that no file of the package shows: sources that were
+    compiled, tests.
     """
 
     stack: str
@@ -68,6 +69,7 @@ class Wanted:
     version: str
     files: Mapping[str, Expected]
     labels: Mapping[str, str]
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class Verified:
             "files": [
                 {"path": one.path, "state": one.state.value, "why": one.why} for one in self.files
             ],
+            "outside": list(self.wanted.outside),
             "labels": [
                 {"name": one.name, "found": one.found, "wanted": one.wanted} for one in self.labels
             ],

@@ -41,8 +41,8 @@ def wanted_of(plan: Plan, prepared: Prepared, *, editable: bool = False) -> Want
     if editable:
         placed = {plan.layout.to_git(path): one for path, one in files.items()}
         files = {path: one for path, one in placed.items() if path is not None}
-    distribution = None if editable else inputs.distribution
-    return Wanted(inputs.stack, distribution, inputs.patched, files, image_labels(inputs))
+    distribution, labels = None if editable else inputs.distribution, image_labels(inputs)
+    return Wanted(inputs.stack, distribution, inputs.patched, files, labels, shipped.outside)
 
 
 def wanted_of_tree(
@@ -60,4 +60,5 @@ def wanted_of_tree(
     inputs = plan.inputs
     distribution = None if editable else inputs.distribution
     version = inputs.patched if compiled else inputs.version
-    return Wanted(inputs.stack, distribution, version, files, image_labels(inputs))
+    labels = image_labels(inputs)
+    return Wanted(inputs.stack, distribution, version, files, labels, changed.outside)

@@ -178,6 +178,10 @@ def _lines(opened: Opened, found: Verified, known: str | None) -> list[str]:
     for label in found.labels:
         state = "differs" if label.wrong else ("same" if label.found else "not stated")
         lines.append(f"label    {label.name}: {state}")
+    lines += [
+        f"beyond   {path}: no file of the package shows it, so it was not looked at"
+        for path in found.wanted.outside
+    ]
     lines += ["", *output.table(("", "file", ""), rows), ""]
     lines.append(f"right    {said[found.right]}")
     return lines
