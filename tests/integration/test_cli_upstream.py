@@ -75,6 +75,28 @@ def test_an_equal_patch_id_is_found(project: Project) -> None:
     assert row["verdict"] == "upstreamed"
 
 
+def test_people_see_what_landed_hunk_by_hunk_and_what_a_commit_says(
+    tmp_path: Path, index: Server
+) -> None:
+    files = {"a.py": gate(STRICT), "b.py": gate(STRICT)}
+    both = {"a.py": gate(RELAXED), "b.py": gate(RELAXED)}
+    effects = "".join(f"Effect: {name}.py :: build :: \\(10, 12\n" for name in "ab")
+    project = Project(tmp_path, index, files, ("Open both", both, f"{SUBMITTED}\n{effects}"))
+    commit = project.up.commit({"a.py": gate(RELAXED)}, "Open the first gate (#77)")
+    project.up.release("2.0", {"note": "2\n"})
+    out = project.run("upstream", "demo", "--at", "git:v2.0", "--history").out
+    assert "  partial: not upstream: b.py (build)\n" in out
+    named = (
+        f"    commit    commit {commit[:12]} merged #77, which the patch names: Open the first gate"
+    )
+    assert named in out
+    hunks = [line.split() for line in out.splitlines() if line.startswith("    hunk ")]
+    assert [(words[1], words[-3:]) for words in hunks] == [
+        ("landed:", ["[a.py", "in", "build]"]),
+        ("applies:", ["[b.py", "in", "build]"]),
+    ]
+
+
 def test_a_named_commit_is_an_ancestor(tmp_path: Path, index: Server) -> None:
     project = Project(tmp_path, index, {"a.py": gate(STRICT)}, open_gate("a"))
     commit = project.up.commit({"a.py": gate(RELAXED)}, "landed")

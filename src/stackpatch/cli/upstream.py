@@ -199,9 +199,15 @@ def _lines(
     for piece in verdict.evidence:
         place = ":".join(str(part) for part in (piece.path, piece.line) if part is not None)
         symbol = f" in {piece.symbol}" if piece.symbol else ""
-        lines.append(
-            f"    {piece.layer.value:9} {piece.says}{f' [{place}{symbol}]' if place else ''}"
-        )
+        text = f": {piece.text}" if piece.text and piece.text not in piece.says else ""
+        where = f" [{place}{symbol}]" if place else ""
+        lines.append(f"    {piece.layer.value:9} {piece.says}{text}{where}")
+    if len({hunk.state for hunk in verdict.hunks}) > 1:
+        lines += [
+            f"    hunk      {hunk.state}: line {hunk.line} of the patch"
+            f" [{hunk.path}{f' in {hunk.symbol}' if hunk.symbol else ''}]"
+            for hunk in verdict.hunks
+        ]
     for link in links:
         why = f"; {link.why}" if link.why else ""
         lines.append(f"    link      {link.url}: {link.state.value} ({link.age(now)}{why})")

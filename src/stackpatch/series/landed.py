@@ -191,11 +191,11 @@ def _weigh_absent(look: _Look, recorded: bool) -> tuple[Word, str]:
         return Word.NEEDED, _where(look.applied)
     if look.all_landed:
         return Word.UNSURE, "its lines are there, but its effect is not"
-    if recorded:
-        return Word.UNSURE, "its commit is upstream, but its effect is not there"
     landed = look.states(LANDED)
     if landed or any(not finding.effect.absent for finding in look.held):
         return Word.PARTIAL, _partial(tuple(h for h in look.hunks if h.state != LANDED))
+    if recorded:
+        return Word.UNSURE, "its commit is upstream, but its effect is not there"
     return _unapplied(look)
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from stackpatch import __version__
 
 # Raised whenever the rules of series/ change what a verdict may be.
-RULES = 4
+RULES = 5
 
 
 @cache
