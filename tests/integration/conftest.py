@@ -1,4 +1,4 @@
-"""What several modules of tests need of a registry: one of their own, a liar before it, builds."""
+"""What several modules of tests stand on: a package index; a registry, a liar before it, builds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.faulty_registry import FaultyRegistry, faulty
+from tests.projects import index_only
 from tests.publishing import finished_build
 from tests.registries import RunningRegistry, running_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.serving import Server
+
     from stackpatch.registry.finished import Finished
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A package index in this process; the stand-in for GitHub's API is below it."""
+    with index_only(monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.projects import RELAXED, REWORKED, STRICT, Project, Ran, gate, index_only, open_gate
+from tests.projects import RELAXED, REWORKED, STRICT, Project, Ran, gate, open_gate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.serving import Server
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with index_only(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture

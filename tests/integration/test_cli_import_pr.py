@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.forks import Fork
-from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
 
 from stackpatch import storage
 from stackpatch.cli import imported
@@ -23,18 +23,11 @@ from stackpatch.cli.origin import _repository
 from stackpatch.model.patch import parse_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.serving import Server
 
     from stackpatch.model.patch import Patch
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with index_only(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture

@@ -7,21 +7,14 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
 
 from stackpatch.cli.matrix import page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.serving import Server
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with index_only(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture

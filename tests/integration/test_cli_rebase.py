@@ -12,24 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
 from tests.upstreams import filler
 
 from stackpatch.model.patch import parse_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.serving import Server
 
 NAMES = ("a", "b", "c")
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with index_only(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,19 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.projects import RELAXED, STRICT, Project, gate, index_only, open_gate
+from tests.projects import RELAXED, STRICT, Project, gate, open_gate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.serving import Server
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with index_only(monkeypatch) as server:
-        yield server
 
 
 def made(

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, index_only, open_gate
+from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.serving import Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "upstream.md"
@@ -54,12 +52,6 @@ def commands() -> list[str]:
     return [
         step["run"] for step in job["steps"] if "pip install" not in step.get("run", "pip install")
     ]
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with index_only(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture
