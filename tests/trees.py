@@ -124,8 +124,17 @@ class Shop:
         (folder / "series").write_text(f"{name}\n")
 
 
-def image(folder: Path, files: Mapping[str, bytes], version: str = "1.3.0rc20") -> tuple[Path, str]:
-    """A layout with the package as pip leaves it, and the digest of its one image."""
+def image(
+    folder: Path,
+    files: Mapping[str, bytes],
+    version: str = "1.3.0rc20",
+    *,
+    beside: Mapping[str, bytes] | None = None,
+) -> tuple[Path, str]:
+    """A layout with the package as pip leaves it, and the digest of its one image.
+
+    beside: other files of the site folder.
+    """
     name = f"tensorrt_llm-{version}.dist-info"
     held = {
         **files,
@@ -137,6 +146,7 @@ def image(folder: Path, files: Mapping[str, bytes], version: str = "1.3.0rc20") 
     rows += [f"{stale},,", f"{name}/RECORD,,"]
     held |= {stale: b"bytecode", f"{name}/RECORD": ("\n".join(rows) + "\n").encode()}
     maker = LayoutMaker(folder)
+    held |= beside or {}
     layer = tar_layer({f"{SITE}/{path}": content for path, content in held.items()})
     descriptor = maker.image([layer], architecture="arm64")
     return maker.write(descriptor), str(descriptor["digest"])

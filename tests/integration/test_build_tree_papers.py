@@ -23,13 +23,16 @@ from tests.trees import (
     SITE,
     Shop,
     build_fixture,
+    image,
     push,
     shop_fixture,
 )
+from tests.wheels import FILES, METADATA, record_hash
 
 from stackpatch.artefacts.layout import Layout
 from stackpatch.artefacts.oci import Platform
 from stackpatch.cli.main import main
+from stackpatch.cli.proven import record_proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,7 +217,11 @@ def recorded(name: str, digest: str, *, kind: str = "site-packages", path: str =
 
 
 def test_the_recipe_s_image_is_the_same_input_whoever_names_it(
-    shop: Shop, there: str, build: Callable[..., Any]
+    shop: Shop,
+    there: str,
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     shop.recipe(recorded(there.partition("@")[0], shop.digest))
     first = build()
@@ -228,6 +235,10 @@ def test_the_recipe_s_image_is_the_same_input_whoever_names_it(
     assert held[f"{SITE}/{LOADER}"] == AFTER
     stale = f"{SITE}/tensorrt_llm/_torch/pyexecutor/__pycache__/.wh.model_loader.cpython-312.pyc"
     assert stale in held, "nobody looked, so the bytecode that may be there is hidden"
+    argv = ["build", "--from-lock", first["lock"], "--root", str(shop.root), "--json"]
+    assert main([*argv, "--out", str(tmp_path / "again")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["reused"], found["differences"]) == (False, [])
 
 
 @pytest.mark.parametrize(
@@ -326,3 +337,52 @@ def test_a_stack_below_is_patched_with_it(
     ]
     assert names == [Path(wheel["path"]).name, "image"]
     assert build("--base", "scratch")["reused"] is True
+
+
+def test_a_stack_below_on_the_recipe_s_image_is_published_with_it(
+    shop: Shop,
+    registry: RunningRegistry,
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("STACKPATCH_CACHE_DIR", str(tmp_path / "cache"))
+    WheelShop(tmp_path)
+    lines = [f"{path},{record_hash(content)},{len(content)}" for path, content in FILES.items()]
+    beside = {
+        **FILES,
+        "demo-1.2.3.dist-info/METADATA": METADATA,
+        "demo-1.2.3.dist-info/RECORD": "".join(
+            f"{line}\n" for line in [*lines, "demo-1.2.3.dist-info/RECORD,,"]
+        ).encode(),
+    }
+    files = {LOADER: BEFORE, "tensorrt_llm/__init__.py": b""}
+    layout, digest = image(tmp_path / "both", files, beside=beside)
+    unique = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]
+    name = f"{registry.host}/t/both-{unique}"
+    push(layout, f"{name}:x")
+    shop.recipe(recorded(name, digest) + "    requires: {demo: '1.2.3'}\n")
+    planned = build("--dry-run")
+    made = build()
+    assert made["key"] == planned["key"]
+    held = own_files(Path(made["image"]["path"]))
+    assert b"[10, 12]" in held[f"{SITE}/demo/gate.py"]
+    assert held[f"{SITE}/{LOADER}"] == AFTER
+    out = ("--out", str(tmp_path / "dist"))
+    done = run(shop, capsys, "publish", "llm", "--to", f"{name}-ours:x", *out)
+    assert done["blobs_mounted"] == 1
+    for stack in ("llm", "demo"):
+        assert run(shop, capsys, "verify", done["reference"], "--stack", stack)["right"] is True
+
+
+def test_what_was_built_from_git_can_be_recorded(
+    shop: Shop, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build("--base", str(shop.base))
+    monkeypatch.chdir(shop.root)
+    folder = record_proof(Path(made["lock"]).parent, [])
+    assert folder == shop.root / "recipes" / "llm" / "proofs" / "1.3.0rc20-sm121"
+    again = build("--base", str(shop.base))
+    assert again["proven"]["image builds"]["state"] == "yes"
+    assert again["verified"] == "builds; nobody has run it on the arch"

@@ -66,7 +66,8 @@ def plan_tree_release(
         if known is not None and pinned.recorded and known.digest in (pinned.digest, pinned.index):
             # One image, one name in the lock, whoever named it and by whichever digest.
             pinned = known
-    companions, requires = _stood_on(collection, recipe, release, arch, named, remote)
+    under = named if opened is not None or remote is not None else None
+    companions, requires = _stood_on(collection, recipe, release, arch, under, remote)
     plan = plan_tree(
         recipe,
         release,
