@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stackpatch import proc
-from stackpatch.checks import doctor, probes, reachable
+from stackpatch.checks import doctor, probes, probes_engines, probes_gpu, reachable
 from stackpatch.checks.doctor import Finding, Level, Probe
 from stackpatch.errors import EnvironmentProblem
 
@@ -189,9 +189,9 @@ def test_docker_with_a_daemon(fake: Callable[[str, str], Path]) -> None:
         [ "$1" = buildx ] && echo 'github.com/docker/buildx v0.13.1 0de5e8c'""",
     )
     # a `[ … ] &&` that is false leaves status 1, as real clients do without a daemon
-    found = probes.docker(5)
+    found = probes_engines.docker(5)
     assert (found.level, found.version, found.detail) == (Level.OK, "28.2.2", "daemon 26.1.5")
-    assert probes.buildx(5).version == "0.13.1"
+    assert probes_engines.buildx(5).version == "0.13.1"
 
 
 def test_docker_without_a_daemon(fake: Callable[[str, str], Path]) -> None:
@@ -200,7 +200,7 @@ def test_docker_without_a_daemon(fake: Callable[[str, str], Path]) -> None:
         """echo '{"Client":{"Version":"28.2.2"},"Server":null}'
         echo 'Cannot connect to the Docker daemon' >&2; exit 1""",
     )
-    found = probes.docker(5)
+    found = probes_engines.docker(5)
     assert (found.level, found.found) == (Level.LIMITED, True)
     assert "Cannot connect" in found.detail
 
@@ -208,7 +208,7 @@ def test_docker_without_a_daemon(fake: Callable[[str, str], Path]) -> None:
 @pytest.mark.parametrize("text", ["", "hello", "{}", "[]", '"x"', '{"Client": null}', "\\0\\377"])
 def test_docker_that_says_something_else(fake: Callable[[str, str], Path], text: str) -> None:
     fake("docker", f"printf '%s' '{text}'")
-    found = probes.docker(5)
+    found = probes_engines.docker(5)
     assert (found.level, found.found, found.blocks) == (Level.UNKNOWN, True, False)
 
 
@@ -216,14 +216,20 @@ def test_docker_that_hangs_costs_no_more_than_its_time(fake: Callable[[str, str]
     fake("docker", "exec sleep 60")
     begun = time.monotonic()
     found = doctor.examine(
-        [Probe("docker", probes.docker), Probe("buildx", probes.buildx)], timeout=0.3
+        [Probe("docker", probes_engines.docker), Probe("buildx", probes_engines.buildx)],
+        timeout=0.3,
     )
     assert time.monotonic() - begun < 5
     assert {finding.level for finding in found} == {Level.UNKNOWN}
 
 
 def test_no_engines(nothing: None) -> None:
-    for probe in (probes.docker, probes.buildx, probes.buildah, probes.podman):
+    for probe in (
+        probes_engines.docker,
+        probes_engines.buildx,
+        probes_engines.buildah,
+        probes_engines.podman,
+    ):
         found = probe(5)
         assert (found.level, found.found, found.blocks) == (Level.ABSENT, False, False)
         assert found.good_for
@@ -236,15 +242,15 @@ echo '{"store": {"GraphDriverName": "overlay"}}'"""
 
 def test_buildah_and_its_age(fake: Callable[[str, str], Path]) -> None:
     fake("buildah", BUILDAH.replace("VERSION", "1.28.2"))
-    found = probes.buildah(5)
+    found = probes_engines.buildah(5)
     assert (found.level, found.version) == (Level.OK, "1.28.2")
     assert found.detail == "storage driver overlay"
     fake("buildah", BUILDAH.replace("VERSION", "1.9.0"))
-    old = probes.buildah(5)
+    old = probes_engines.buildah(5)
     assert (old.level, old.version) == (Level.LIMITED, "1.9.0")
     assert "1.28 or newer is needed" in old.detail
     fake("buildah", "[ \"$1\" = --version ] && echo 'buildah version 1.28.2'; exit 0")
-    assert probes.buildah(5).level is Level.LIMITED  # its storage cannot be read
+    assert probes_engines.buildah(5).level is Level.LIMITED  # its storage cannot be read
 
 
 INSPECT = """
@@ -257,11 +263,11 @@ esac"""
 
 def test_buildx_says_what_its_builder_is_good_for(fake: Callable[[str, str], Path]) -> None:
     fake("docker", INSPECT.replace("VERSION", "v0.13.2"))
-    found = probes.buildx(5)
+    found = probes_engines.buildx(5)
     assert (found.level, found.good_for) == (Level.OK, "the buildx engine")
     assert found.detail == "builder b (docker-container): buildkit 0.13.2, for linux/amd64"
     fake("docker", INSPECT.replace("VERSION", "v0.12.5"))
-    old = probes.buildx(5)
+    old = probes_engines.buildx(5)
     assert old.level is Level.LIMITED
     assert "0.12.5 is too old, 0.13 or newer is needed" in old.detail
     assert old.advice == "install 0.13 or newer"
@@ -269,7 +275,7 @@ def test_buildx_says_what_its_builder_is_good_for(fake: Callable[[str, str], Pat
 
 def test_podman(fake: Callable[[str, str], Path]) -> None:
     fake("podman", "echo 'podman version 4.3.1'")
-    assert probes.podman(5).version == "4.3.1"
+    assert probes_engines.podman(5).version == "4.3.1"
 
 
 # --- CUDA --------------------------------------------------------------------------------------
@@ -293,7 +299,7 @@ def test_nvcc_and_the_arches_it_can_target(
     fake: Callable[[str, str], Path], version: str, targets: str, can: str, cannot: str | None
 ) -> None:
     fake("nvcc", NVCC.format(version=version, targets=targets))
-    found = probes.nvcc(5)
+    found = probes_gpu.nvcc(5)
     assert found.version == version
     assert can in found.good_for
     assert (found.level is Level.LIMITED) is (cannot is not None)
@@ -310,13 +316,13 @@ def test_nvcc_beside_path(
     toolkit.parent.mkdir(parents=True)
     there.rename(toolkit)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
-    assert str(toolkit) in probes.nvcc(5).detail
+    assert str(toolkit) in probes_gpu.nvcc(5).detail
 
 
 def test_the_nvcc_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
-    found = probes.nvcc(20)
+    found = probes_gpu.nvcc(20)
     if shutil.which("nvcc") or os.access("/usr/local/cuda/bin/nvcc", os.X_OK):
         assert found.version
         assert found.level in {Level.OK, Level.LIMITED}
@@ -338,7 +344,7 @@ def test_the_nvcc_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_gpus(fake: Callable[[str, str], Path], lines: str, level: Level, good_for: str) -> None:
     fake("nvidia-smi", f"printf '{lines}'")
-    found = probes.gpu(5)
+    found = probes_gpu.gpu(5)
     assert found.level is level
     assert good_for in found.good_for
     assert not found.blocks
@@ -346,13 +352,13 @@ def test_gpus(fake: Callable[[str, str], Path], lines: str, level: Level, good_f
 
 def test_a_driver_that_does_not_answer(fake: Callable[[str, str], Path]) -> None:
     fake("nvidia-smi", "echo 'couldn'\\''t communicate with the NVIDIA driver'; exit 9")
-    found = probes.gpu(5)
+    found = probes_gpu.gpu(5)
     assert (found.level, found.blocks) == (Level.UNUSABLE, False)
     assert "communicate with the NVIDIA driver" in found.detail
 
 
 def test_no_gpu_is_fine(nothing: None) -> None:
-    assert probes.gpu(5).level is Level.ABSENT
+    assert probes_gpu.gpu(5).level is Level.ABSENT
 
 
 # --- disk, packages, grammars ------------------------------------------------------------------
@@ -546,4 +552,4 @@ def test_programs_are_not_asked_in_the_persons_language(
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     fake("podman", 'echo "podman version 4.$([ "$LC_ALL" = C.UTF-8 ] && echo 3.1)"')
     assert proc.find("podman")
-    assert probes.podman(5).version == "4.3.1"
+    assert probes_engines.podman(5).version == "4.3.1"

@@ -1,4 +1,4 @@
-"""What `doctor` looks for, one function each: tools, engines, CUDA, GPU, packages, disk.
+"""What `doctor` looks for, one function each; engines and CUDA have modules of their own.
 
 A probe reports what it saw and never guesses: an answer that it cannot read is `unknown`, with
 the answer.
@@ -6,25 +6,22 @@ the answer.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
-from packaging.version import InvalidVersion, Version
 
 from stackpatch import proc, storage
+from stackpatch.checks.answers import unread, version_in
 from stackpatch.checks.doctor import Finding, Level, Probe
+from stackpatch.checks.probes_engines import buildah, buildx, docker, podman
+from stackpatch.checks.probes_gpu import gpu, nvcc
 from stackpatch.checks.reachable import package_index
-from stackpatch.errors import EnvironmentProblem
-from stackpatch.model.arch import ARCHES
 
 if TYPE_CHECKING:
-    from stackpatch.proc import Completed
+    from pathlib import Path
 
 _GIB = 1 << 30
 _TIGHT = 2 * _GIB  # a flashinfer release with its history of sources, and one build
@@ -60,9 +57,9 @@ def git(timeout: float) -> Finding:
             advice="install git 2.38 or newer",
             required=True,
         )
-    version = _version(proc.run(("git", "--version"), timeout=timeout, check=False), r"version")
+    version = version_in(proc.run(("git", "--version"), timeout=timeout, check=False), r"version")
     if version is None:
-        return _unread(name, "git --version", required=True)
+        return unread(name, "git --version", required=True)
     helps = {
         word: proc.run(("git", word, "-h"), timeout=timeout, check=False)
         for word in ("fast-import", "merge-tree")
@@ -232,243 +229,3 @@ def grammars() -> Finding:
         detail="; ".join(wrong),
         advice="pip install --upgrade --force-reinstall stackpatch",
     )
-
-
-def docker(timeout: float) -> Finding:
-    """The docker CLI, and whether a daemon answers it."""
-    name = "docker"
-    if proc.find("docker") is None:
-        return _no_engine(name, "smoke --image, and the buildx engine")
-    done = proc.run(("docker", "version", "--format", "{{json .}}"), timeout=timeout, check=False)
-    try:
-        said = json.loads(done.text())
-        client = str(said["Client"]["Version"])
-        server = said.get("Server")
-        daemon = str(server["Version"]) if server else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return _unread(name, "docker version", done)
-    if daemon is None:
-        why = done.error_text().splitlines()
-        return Finding(
-            name,
-            Level.LIMITED,
-            found=True,
-            version=client,
-            good_for="nothing yet: its daemon does not answer",
-            detail=why[-1] if why else "",
-            advice="start the daemon, or set DOCKER_HOST; the overlay engine needs neither",
-        )
-    return Finding(
-        name,
-        Level.OK,
-        found=True,
-        version=client,
-        good_for="smoke --image, and with buildx the buildx engine",
-        detail=f"daemon {daemon}",
-    )
-
-
-def buildx(timeout: float) -> Finding:
-    """docker's buildx plugin, its builder, and whether its BuildKit builds reproducibly."""
-    from stackpatch.artefacts.engines.versions import find_buildx
-
-    name, good_for = "buildx", "the buildx engine"
-    if proc.find("docker") is None:
-        return _no_engine(name, good_for)
-    done = proc.run(("docker", "buildx", "version"), timeout=timeout, check=False)
-    if done.status != 0:
-        return _no_engine(name, good_for)
-    version = _version(done, r"buildx v?")
-    if version is None:
-        return _unread(name, "docker buildx version", done)
-    try:
-        found = find_buildx(timeout=timeout)
-    except EnvironmentProblem as error:
-        return _not_yet(name, version, error.message, error.hint, good_for="nothing yet")
-    problem = found.problem()
-    if problem is not None:
-        return _not_yet(name, version, *problem)
-    shown = ", ".join(platform for platform in found.platforms if platform.count("/") == 1)
-    detail = f"builder {found.builder} ({found.driver}): {found.identity}, for {shown}"
-    return Finding(name, Level.OK, found=True, version=version, good_for=good_for, detail=detail)
-
-
-def buildah(timeout: float) -> Finding:
-    """buildah, its storage driver, and whether it builds reproducibly."""
-    from stackpatch.artefacts.engines.versions import find_buildah
-
-    name, good_for = "buildah", "the buildah engine, without a daemon"
-    if proc.find(name) is None:
-        return _no_engine(name, good_for)
-    done = proc.run((name, "--version"), timeout=timeout, check=False)
-    version = _version(done, r"version ")
-    if version is None:
-        return _unread(name, "buildah --version", done)
-    try:
-        found = find_buildah(timeout=timeout)
-    except EnvironmentProblem as error:
-        return _not_yet(name, version, error.message, error.hint, good_for="nothing yet")
-    problem = found.problem()
-    if problem is not None:
-        return _not_yet(name, version, *problem)
-    detail = f"storage driver {found.driver}"
-    return Finding(name, Level.OK, found=True, version=version, good_for=good_for, detail=detail)
-
-
-def _not_yet(
-    name: str,
-    version: str,
-    why: str,
-    advice: str | None,
-    *,
-    good_for: str = "no build of ours: two builds could differ, or none would come out",
-) -> Finding:
-    """An engine that is there and cannot do what we promise."""
-    return Finding(
-        name,
-        Level.LIMITED,
-        found=True,
-        version=version,
-        good_for=good_for,
-        detail=why,
-        advice=advice,
-    )
-
-
-def podman(timeout: float) -> Finding:
-    """podman runs images without a daemon."""
-    name, good_for = "podman", "smoke --image where DOCKER_HOST names its socket (not tried)"
-    if proc.find(name) is None:
-        return _no_engine(name, good_for)
-    done = proc.run((name, "--version"), timeout=timeout, check=False)
-    version = _version(done, r"version ")
-    if version is None:
-        return _unread(name, f"{name} --version", done)
-    return Finding(name, Level.OK, found=True, version=version, good_for=good_for)
-
-
-def nvcc(timeout: float) -> Finding:
-    """The CUDA compiler, and which of our arches it can target."""
-    name = "nvcc"
-    program = proc.find("nvcc") or _toolkit_nvcc()
-    if program is None:
-        return Finding(
-            name,
-            Level.ABSENT,
-            good_for="not needed to build: FlashInfer compiles where it runs",
-            advice="install the CUDA toolkit, 12.9 or newer for sm121, to try a compile here",
-        )
-    done = proc.run((program, "--version"), timeout=timeout, check=False)
-    version = _version(done, r"release ")
-    if version is None:
-        return _unread(name, "nvcc --version", done)
-    listed = proc.run((program, "--list-gpu-code"), timeout=timeout, check=False)
-    targets = set(re.findall(r"sm_(\d+)", listed.text()))
-    can = [
-        arch.name
-        for arch in ARCHES.values()
-        if Version(version) >= Version(arch.min_cuda)
-        and (not targets or str(arch.capability) in targets)
-    ]
-    cannot = [
-        f"{arch.name} (needs {arch.min_cuda})" for arch in ARCHES.values() if arch.name not in can
-    ]
-    return Finding(
-        name,
-        Level.LIMITED if cannot else Level.OK,
-        found=True,
-        version=version,
-        good_for=f"compiling for {', '.join(can) or 'none of our arches'}",
-        detail=f"{program}" + (f"; not {', '.join(cannot)}" if cannot else ""),
-        advice="install CUDA 13 for all of them" if cannot else None,
-    )
-
-
-def gpu(timeout: float) -> Finding:
-    """GPUs of this machine; none is fine, builds and audits need none."""
-    name = "gpu"
-    absent = Finding(
-        name,
-        Level.ABSENT,
-        good_for="everything but the smoke checks that compute on a GPU",
-    )
-    if proc.find("nvidia-smi") is None:
-        return absent
-    query = ("--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
-    done = proc.run(("nvidia-smi", *query), timeout=timeout, check=False)
-    if done.status != 0:
-        why = (done.error_text() or done.text().strip()).splitlines()
-        return Finding(
-            name,
-            Level.UNUSABLE,
-            good_for=absent.good_for,
-            detail=f"nvidia-smi: {why[-1] if why else f'status {done.status}'}",
-            advice="check the driver",
-        )
-    devices, driver = [], None
-    for line in done.text().splitlines():
-        fields = [field.strip() for field in line.rsplit(",", 2)]
-        if len(fields) != 3 or not re.fullmatch(r"\d+\.\d+", fields[1]):
-            continue
-        capability = int(fields[1].replace(".", ""))
-        arch = next((a.name for a in ARCHES.values() if a.capability == capability), None)
-        devices.append((fields[0], fields[1], arch))
-        driver = fields[2]
-    if not devices:
-        return absent if not done.text().strip() else _unread(name, "nvidia-smi", done)
-    known = sorted({arch for _, _, arch in devices if arch})
-    return Finding(
-        name,
-        Level.OK if known else Level.LIMITED,
-        found=True,
-        version=f"driver {driver}",
-        good_for=f"smoke checks on {', '.join(known)}" if known else "no smoke check of our arches",
-        detail="; ".join(f"{device}, compute capability {cap}" for device, cap, _ in devices),
-    )
-
-
-def _toolkit_nvcc() -> Path | None:
-    """nvcc where a toolkit puts it without being on PATH."""
-    for base in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
-        if base and os.access(Path(base) / "bin" / "nvcc", os.X_OK):
-            return Path(base) / "bin" / "nvcc"
-    return None
-
-
-def _no_engine(name: str, without: str) -> Finding:
-    return Finding(
-        name,
-        Level.ABSENT,
-        good_for=f"needed only for {without}",
-    )
-
-
-def _unread(
-    name: str, command: str, done: Completed | None = None, *, required: bool = False
-) -> Finding:
-    """A program that answers in a way that we cannot read."""
-    said = (done.text().strip() or done.error_text() or f"status {done.status}") if done else ""
-    first = said.splitlines()[0][:200] if said else ""
-    return Finding(
-        name,
-        Level.UNKNOWN,
-        found=True,
-        good_for="unknown: its answer cannot be read",
-        detail=f"`{command}` said: {first}" if first else f"`{command}` said nothing that we read",
-        advice=f"run `{command}` by hand",
-        required=required,
-    )
-
-
-def _version(done: Completed, before: str) -> str | None:
-    """The version number after `before` in what a program printed; None where there is none."""
-    if done.status != 0:
-        return None
-    found = re.search(before + r"\s*(\d+(?:\.\d+)+)", done.text())
-    if not found:
-        return None
-    try:
-        Version(found[1])
-    except InvalidVersion:
-        return None
-    return found[1]
