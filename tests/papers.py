@@ -1,4 +1,4 @@
-"""The papers of a build, judged by CycloneDX's own library and by in-toto's and SLSA's fields."""
+"""The papers of a build, judged by CycloneDX's and in-toto's own libraries, and field by field."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ import jsonschema  # type: ignore[import-untyped]
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from in_toto_attestation.predicates.provenance.v1 import (  # type: ignore[import-untyped]
+    provenance_pb2,
+)
+from in_toto_attestation.v1 import statement_pb2  # type: ignore[import-untyped]
+from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped]
 
 # The fields of in-toto's ResourceDescriptor v1 and Statement v1 and of SLSA's provenance v1, as
-# their specifications list them; there is no schema of theirs on the package index.
+# their specifications list them. in-toto's library refuses a field that it does not know; what a
+# digest or a URI looks like, and which fields must be there, it leaves to who uses it.
 
 RESOURCE = {
     "type": "object",
@@ -104,7 +111,10 @@ def valid_sbom(raw: bytes) -> dict[str, Any]:
 
 
 def valid_statement(raw: bytes) -> dict[str, Any]:
-    """The statement, if it has the published fields and no others."""
+    """The statement, if in-toto's library takes it and it has the published fields, no others."""
     document: dict[str, Any] = json.loads(raw)
+    parsed = json_format.Parse(raw, statement_pb2.Statement())
+    Statement.copy_from_pb(parsed).validate()
+    json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
     jsonschema.Draft202012Validator(STATEMENT).validate(document)
     return document

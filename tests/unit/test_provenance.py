@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 from tests.images import LayoutMaker
 from tests.papers import STATEMENT, valid_statement
 from tests.stack import make_stack
@@ -19,6 +21,7 @@ from stackpatch.artefacts.provenance import make_provenance
 from stackpatch.model.arch import parse_arch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 WHEEL = Output("demo-1.2.3+sp.x-py3-none-any.whl", 3, "a" * 64)
@@ -93,6 +96,25 @@ def test_the_structural_check_can_fail(tmp_path: Path) -> None:
     document["subject"][0]["digest"] = {"sha256": "nonsense"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(STATEMENT).validate(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda d: d.update(times="today"), ParseError),
+        (lambda d: d["subject"][0].update(sha256="x"), ParseError),
+        (lambda d: d["predicate"]["runDetails"].update(when="today"), ParseError),
+        (lambda d: d["subject"][0].pop("digest"), ValueError),
+        (lambda d: d.update(_type="https://in-toto.io/Statement/v0.1"), ValueError),
+    ],
+)
+def test_in_totos_own_library_can_say_no(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], error: type[Exception]
+) -> None:
+    document = statement(inputs(tmp_path))
+    change(document)
+    with pytest.raises(error):
+        valid_statement(json.dumps(document).encode())
 
 
 def test_a_build_from_git_has_no_wheel_and_names_what_compiled_it(tmp_path: Path) -> None:
