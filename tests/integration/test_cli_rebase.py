@@ -184,6 +184,16 @@ def test_continue_finishes(project: Project) -> None:
     assert not project.home.exists()
 
 
+def test_what_a_person_leaves_unreadable_is_told(project: Project) -> None:
+    """It is taken all the same: a person may know better than a grammar of ours."""
+    conflict(project, "b")
+    (project.worktree / "b.py").write_text(gate(RELAXED).replace(RELAXED, f"=======\n{RELAXED}"))
+    ran = rebase(project, "--continue", "--json")
+    assert (ran.status, outcomes(ran.document)[1]) == (0, "resolved"), ran.err
+    detail = ran.document["patches"][1]["detail"]
+    assert detail.startswith("resolved by hand; b.py does not parse at line 11, upstream's did; ")
+
+
 def test_skip_drops_the_patch_from_the_new_series(project: Project) -> None:
     conflict(project, "b")
     ran = rebase(project, "--skip", "--json")

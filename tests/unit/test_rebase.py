@@ -235,16 +235,15 @@ def test_the_culprit_is_the_first_version_that_no_longer_takes_it(tmp_path: Path
     case = Case(tmp_path)
     case.up.release("3.0", {"b.py": source(REWORKED)})
     case.up.release("4.0", {"readme": "four\n"})
-    versions = [(v.version, v.tree) for v in case.up.versions]
-    found = culprit(
-        case.series.patches[1], versions, lambda tree, patch: decide(case.up.objects, tree, patch)
+    first, second = (
+        [(v.version, decide(case.up.objects, v.tree, patch)) for v in case.up.versions]
+        for patch in case.series.patches[:2]
     )
+    found = culprit(second)
     assert found is not None
     assert (found[0], found[1].word) == ("3.0", Word.CONFLICT)
-    assert (
-        culprit(case.series.patches[0], versions, lambda t, p: decide(case.up.objects, t, p))
-        is None
-    )
+    assert culprit(first) is None
+    assert culprit(second[2:]) is None, "it never applied there"
 
 
 def test_state_files_are_json_a_person_can_read(tmp_path: Path) -> None:

@@ -161,10 +161,14 @@ def test_markers_that_are_left_wait(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(WaitingError, match="conflicts are left in f") as caught:
         worktree.read(tmp_path / "w", lab.objects, new, ours)
     assert "--continue" in (caught.value.hint or "")
-    half = (tmp_path / "w" / "f").read_text().replace("<<<<<<< upstream v2.0\n", "")
-    (tmp_path / "w" / "f").write_text(half)
-    with pytest.raises(WaitingError, match="conflicts are left in f"):
-        worktree.read(tmp_path / "w", lab.objects, new, ours)
+    merged = (tmp_path / "w" / "f").read_text().splitlines(keepends=True)
+    markers = [line for line in merged if line.startswith(("<<<", "|||", ">>>"))]
+    assert len(markers) == 3
+    for left in markers:
+        kept = [line for line in merged if line == left or line not in markers]
+        (tmp_path / "w" / "f").write_text("".join(kept))
+        with pytest.raises(WaitingError, match="conflicts are left in f"):
+            worktree.read(tmp_path / "w", lab.objects, new, ours)
 
 
 def test_markers_of_upstreams_own_are_text(lab: Lab, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from stackpatch.series.apply import apply_series
 from stackpatch.series.effects import judge_all
 from stackpatch.series.export import remail
 from stackpatch.series.pick import Move, Outcome, move
+from stackpatch.series.side import Side
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
@@ -153,7 +154,12 @@ class Rebase:
         if problem := gives_again(self._objects, state.tree, {patch.name: mail}, tree):
             msg = f"what the work tree holds cannot be written as a patch: {problem}"
             raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
-        detail = _effects_after(self._objects, tree, patch, state.origin)
+        told = (
+            "resolved by hand",
+            *_unparsed(self._objects, state.tree, tree, patch),
+            *_effects_missing(self._objects, tree, patch, state.origin),
+        )
+        detail = "; ".join(told)
         resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
         return self._settle(state, resolved, covers=covers)
 
@@ -219,12 +225,22 @@ def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: s
     return None if result.tree == tree else "the tree that they give is another one"
 
 
-def _effects_after(objects: Objects, tree: str, patch: Patch, origin: str | None) -> str:
-    found = judge_all(objects, tree, patch, origin)
-    absent = [finding for finding in found if finding.holds is not True]
-    if not absent:
-        return "resolved by hand"
-    return f"resolved by hand; edit its Effect, which does not hold now: {absent[0].effect}"
+def _effects_missing(
+    objects: Objects, tree: str, patch: Patch, origin: str | None
+) -> Iterator[str]:
+    for finding in judge_all(objects, tree, patch, origin):
+        if finding.holds is not True:
+            yield f"edit its Effect, which does not hold now: {finding.effect}"
+            return
+
+
+def _unparsed(objects: Objects, before: str, after: str, patch: Patch) -> Iterator[str]:
+    """Files of the patch that the person left unreadable; told, as a grammar of ours may err."""
+    for path in patch.paths:
+        was, now = objects.read(before, path), objects.read(after, path)
+        if was is not None and now is not None and not Side(path, was).symbols.unread:
+            for first, _ in Side(path, now).symbols.unread[:1]:
+                yield f"{path} does not parse at line {first}, upstream's did"
 
 
 def _move_to_json(one: Move) -> dict[str, Any]:

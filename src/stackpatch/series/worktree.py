@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # Upstream files may hold conflict markers of their own (tests of merge tools do); ours are told
 # apart by their labels.
-OURS, THEIRS = b"<<<<<<< upstream ", b">>>>>>> stackpatch "
+LABELS = ("upstream ", "the patch's base", "stackpatch ")
+_OPEN = tuple(f"{sign * 7} {label}".encode() for sign, label in zip("<|>", LABELS, strict=True))
 # Above the attributes of upstream's own: those would convert files that nobody touched, on their
 # way out or back in, and every such file would end up in the patch.
 _AS_STORED = b"* -text -filter -ident !working-tree-encoding\n"
@@ -84,7 +85,7 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
             changes[path] = None
             continue
         content = proc.run(("git", "-C", folder, "cat-file", "blob", blob), env=_GIT_ENV).stdout
-        if any(line.startswith((OURS, THEIRS)) for line in content.split(b"\n")):
+        if any(line.startswith(_OPEN) for line in content.split(b"\n")):
             unresolved.append(path)
         if int(mode, 8) == SYMLINK and (content.startswith(b"/") or b".." in content.split(b"/")):
             msg = f"{path} is a symbolic link that may leave the tree"
@@ -142,7 +143,7 @@ def _merge_file(
     ours: bytes, base: bytes, theirs: bytes, onto: str, name: str
 ) -> tuple[bytes, bool]:
     """`git merge-file` with the base shown between the sides."""
-    labels = (f"upstream {onto}", "the patch's base", f"stackpatch {name}")
+    labels = (f"{LABELS[0]}{onto}", LABELS[1], f"{LABELS[2]}{name}")
     with tempfile.TemporaryDirectory() as scratch:
         files = []
         for label, content in zip(("ours", "base", "theirs"), (ours, base, theirs), strict=True):
