@@ -231,6 +231,14 @@ def test_the_recipe_s_image_is_the_same_input_whoever_names_it(
     assert build("--dry-run")["key"] == first["key"]
     again = build("--base", there)
     assert (again["reused"], again["key"]) == (True, first["key"])
+    name, _, digest = there.partition("@")
+    tagged = build("--base", f"{name}:released@{digest}")
+    assert tagged["key"] != first["key"], "the image says what its base is called"
+    inputs = json.loads(Path(tagged["lock"]).read_text())["inputs"]
+    notes = Layout.open(Path(tagged["image"]["path"])).image(ARM64).manifest_json()["annotations"]
+    assert inputs["base"]["name"] == notes["org.opencontainers.image.base.name"]
+    assert inputs["base"]["name"] == f"{name}:released"
+    assert build()["reused"] is False
     held = own_files(Path(first["image"]["path"]))
     assert held[f"{SITE}/{LOADER}"] == AFTER
     stale = f"{SITE}/tensorrt_llm/_torch/pyexecutor/__pycache__/.wh.model_loader.cpython-312.pyc"

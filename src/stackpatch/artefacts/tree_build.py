@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.artefacts.base import open_base
@@ -62,10 +63,12 @@ def plan_tree_release(
     opened = None
     if named is not None and (look or base is not None):
         opened = open_base(named, arch, site=site, recorded=release.bases, remote=remote)
+        if base is None and known is not None:
+            opened = replace(opened, pinned=replace(opened.pinned, name=known.name))
         pinned, evidence = opened.pinned, opened.evidence
         if known is not None and pinned.recorded and known.digest in (pinned.digest, pinned.index):
-            # One image, one name in the lock, whoever named it and by whichever digest.
-            pinned = known
+            # By whichever digest it was named; its own name stays, the image is told of it.
+            pinned = replace(known, name=pinned.name)
     under = named if opened is not None or remote is not None else None
     companions, requires = _stood_on(collection, recipe, release, arch, under, remote)
     plan = plan_tree(
