@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackpatch.installed import clear, locate
+from stackpatch.installed import clear
 from stackpatch.installed.caches import CACHES
+from stackpatch.installed.surroundings import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +104,7 @@ def test_flashinfer_computes_the_folders_where_we_look(
 ) -> None:
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **extra}
     real = ask(flashinfer, environ, [(12, "1a")], tmp_path)
-    around = locate.surroundings(environ, versions={"flashinfer": "0.6.3"})
+    around = surroundings(environ, versions={"flashinfer": "0.6.3"})
     (jit,) = CACHES["flashinfer-jit"].locations(around)
     (cubins,) = CACHES["flashinfer-cubins"].locations(around)
     assert str(jit.path) == real["FLASHINFER_CACHE_DIR"]
@@ -125,7 +126,7 @@ def test_what_flashinfer_would_write_is_recognised(
     for path in (built / "build.ninja", built / "norm.so", rendered / "norm_config.inc"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    around = locate.surroundings(environ)
+    around = surroundings(environ)
     done = clear.carry_out(clear.plan(clear.request("flashinfer", ()), around))
     assert {item.path for item in done.taken} == {built, rendered}
     assert not built.exists()
@@ -142,7 +143,7 @@ def test_a_patched_version_names_a_folder_of_its_own(flashinfer: Path, tmp_path:
     assert "0.6.3+sp.0123abcd" in str(module)
     module.mkdir(parents=True)
     (module / "build.ninja").touch()
-    made = clear.plan(clear.request("flashinfer", ()), locate.surroundings(environ))
+    made = clear.plan(clear.request("flashinfer", ()), surroundings(environ))
     assert made.taken == []
     assert [str(kept.why) for kept in made.kept] == ["current"]
 
@@ -167,7 +168,7 @@ def test_sglang_moves_the_caches_of_others_to_where_we_look(
     argv = [sys.executable, "-s", "-c", code]
     done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, check=True)
     moved, deep_gemm, cute_aot = json.loads(done.stdout)
-    around = locate.surroundings(environ, versions={"sglang": "0.5.23", "flashinfer": "0.7.2"})
+    around = surroundings(environ, versions={"sglang": "0.5.23", "flashinfer": "0.7.2"})
 
     def ours(name: str) -> set[str]:
         return {str(place.path) for place in CACHES[name].locations(around)}

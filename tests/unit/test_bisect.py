@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackpatch.installed import locate
 from stackpatch.installed.caches import CACHES
 from stackpatch.installed.private import private_caches
+from stackpatch.installed.surroundings import surroundings
 from stackpatch.series.bisect import Found, Result, bisect
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_private_caches_are_all_below_the_folder(tmp_path: Path) -> None:
     """Held against the rules by which each cache is found, for an SGLang that moves others'."""
     shared = {"flashinfer-cubins"}  # downloads; the same whatever the sources are
     env = {"HOME": "/home/somebody", "USER": "somebody", **private_caches(tmp_path)}
-    around = locate.surroundings(env, {"sglang": "0.5.23"})
+    around = surroundings(env, {"sglang": "0.5.23"})
     seen = 0
     for name, cache in CACHES.items():
         if name in shared:

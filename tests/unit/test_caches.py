@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from stackpatch.cli import cache_reference
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.installed import advice, interpreter, listing, shape
-from stackpatch.installed.caches import CACHES, STACKS, Risk
-from stackpatch.installed.locate import Surroundings
+from stackpatch.installed.cache import STACKS, Risk
+from stackpatch.installed.caches import CACHES
+from stackpatch.installed.surroundings import Surroundings
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -28,8 +28,10 @@ from hypothesis import strategies as st
 
 from stackpatch.errors import InputError
 from stackpatch.installed import clear, guard, remove, survey
-from stackpatch.installed.caches import CACHES, Risk
-from stackpatch.installed.locate import Location, Surroundings
+from stackpatch.installed.cache import Risk
+from stackpatch.installed.caches import CACHES
+from stackpatch.installed.locate import Location
+from stackpatch.installed.surroundings import Surroundings
 from stackpatch.installed.survey import Why
 
 if TYPE_CHECKING:
@@ -485,7 +487,7 @@ def test_a_mount_inside_a_module_stays(
         exec {sys.executable} -c "
         from pathlib import Path
         from stackpatch.installed import clear
-        from stackpatch.installed.locate import Surroundings
+        from stackpatch.installed.surroundings import Surroundings
         around = Surroundings({{}}, Path('{home.path}'), 'u', Path('/tmp'), None)
         done = clear.carry_out(clear.plan(clear.request('flashinfer', ()), around))
         print([k.detail for k in done.kept if k.path.name == 'sub'])"
@@ -816,7 +818,7 @@ def test_a_kill_leaves_nothing_that_the_next_clear_does_not_take(
         import os, signal, threading
         from pathlib import Path
         from stackpatch.installed import clear
-        from stackpatch.installed.locate import Surroundings
+        from stackpatch.installed.surroundings import Surroundings
         around = Surroundings({{}}, Path({str(home.path)!r}), "u", Path("/tmp"), None)
         planned = clear.plan(clear.request("flashinfer", ()), around)
         left = [{moment} * 90]

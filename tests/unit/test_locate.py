@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackpatch.errors import EnvironmentProblem
-from stackpatch.installed import locate
 from stackpatch.installed.caches import CACHES
-from stackpatch.installed.locate import Surroundings, surroundings
+from stackpatch.installed.surroundings import Surroundings, login_name, surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,7 +170,7 @@ def test_surroundings_agree_with_python(tmp_path: Path, monkeypatch: pytest.Monk
     found = surroundings()
     assert found.temporary == Path(tempfile.gettempdir())
     assert found.home == Path.home()
-    assert locate.login_name(found) == getpass.getuser()
+    assert login_name(found) == getpass.getuser()
 
 
 @pytest.mark.parametrize("home", ["", "/h"])

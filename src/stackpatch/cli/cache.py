@@ -15,11 +15,11 @@ from stackpatch.errors import FindingError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stackpatch.installed.caches import Cache
+    from stackpatch.installed.cache import Cache
     from stackpatch.installed.clear import Kept, Plan
     from stackpatch.installed.interpreter import Installed
     from stackpatch.installed.listing import Listed
-    from stackpatch.installed.locate import Surroundings
+    from stackpatch.installed.surroundings import Surroundings
 
 app = subcommands()
 
@@ -120,15 +120,16 @@ def _name(stack: str | None) -> str | None:
 
 
 def _around(python: Path | None) -> tuple[Surroundings, Installed | None]:
-    from stackpatch.installed import interpreter, locate
+    from stackpatch.installed import interpreter
+    from stackpatch.installed.surroundings import surroundings
 
     if python is None:
-        return locate.surroundings(), None
+        return surroundings(), None
     if not str(python):
         msg = "--python needs a path"
         raise InputError(msg)
     installed = interpreter.ask(python)
-    return locate.surroundings(versions=installed.versions), installed
+    return surroundings(versions=installed.versions), installed
 
 
 def _versions(installed: Installed | None) -> dict[str, str] | None:

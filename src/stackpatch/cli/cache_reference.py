@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackpatch.cli import output
-from stackpatch.installed.caches import CACHES, Cache
-from stackpatch.installed.locate import Surroundings
+from stackpatch.installed.cache import Cache
+from stackpatch.installed.caches import CACHES
+from stackpatch.installed.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -118,9 +118,10 @@ class Subject:
 
     def stale_caches(self) -> list[str]:
         """The caches with entries that can have been made from other sources."""
-        from stackpatch.installed import clear, interpreter, locate
+        from stackpatch.installed import clear, interpreter
+        from stackpatch.installed.surroundings import surroundings
 
-        around = locate.surroundings(versions=interpreter.ask(self.python).versions)
+        around = surroundings(versions=interpreter.ask(self.python).versions)
         plan = clear.plan(clear.request(self.work.recipe.stack, ()), around)
         return list(dict.fromkeys(item.cache.name for item in plan.taken))
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from stackpatch.installed.caches import CACHES, Cache, Risk
-from stackpatch.installed.locate import surroundings
+from stackpatch.installed.cache import Cache, Risk
+from stackpatch.installed.caches import CACHES
+from stackpatch.installed.surroundings import surroundings
 
 if TYPE_CHECKING:
-    from stackpatch.installed.locate import Surroundings
+    from stackpatch.installed.surroundings import Surroundings
 
 
 class Clear(StrEnum):

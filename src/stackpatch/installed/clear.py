@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from stackpatch.errors import InputError
 from stackpatch.installed import guard, remove
-from stackpatch.installed.caches import CACHES, STACKS, Cache, Risk
+from stackpatch.installed.cache import STACKS, Cache, Risk
+from stackpatch.installed.caches import CACHES
 from stackpatch.installed.survey import Left, Piece, Survey, Why, describe, survey
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.installed.guard import Refusal, Root
-    from stackpatch.installed.locate import Location, Surroundings
+    from stackpatch.installed.locate import Location
+    from stackpatch.installed.surroundings import Surroundings
 
 # The local part that `build` gives a patched FlashInfer: it is the digest of its series.
 _SERIES = "+sp."

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from stackpatch.installed.caches import Cache
-    from stackpatch.installed.locate import Location, Surroundings
+    from stackpatch.installed.cache import Cache
+    from stackpatch.installed.locate import Location
+    from stackpatch.installed.surroundings import Surroundings
 
 
 @dataclass(frozen=True, slots=True)
