@@ -269,7 +269,9 @@ def test_a_person_may_add_move_and_delete_files(project: Project) -> None:
     (project.worktree / "helper.py").write_text("x = 1\n")
     (project.worktree / "readme").unlink()
     (project.worktree / "c.py").chmod(0o755)
-    assert rebase(project, "--continue").status == 0
+    ran = rebase(project, "--continue")
+    assert ran.status == 0
+    assert "(resolved by hand; it changes c.py, helper.py, readme too)" in ran.out
     project.run("apply", "demo@2.0", "--arch", "sm121", "--to", str(project.folder / "out"))
     out = project.folder / "out"
     assert (out / "helper.py").read_text() == "x = 1\n"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from stackpatch.errors import InputError, WaitingError
+from stackpatch.model.patch import parse_patch
 from stackpatch.model.series import parse_series
 from stackpatch.model.verdict import Verdict, Word
 from stackpatch.series import worktree
@@ -156,6 +157,7 @@ class Rebase:
             raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
         told = (
             "resolved by hand",
+            *_beside(patch, mail),
             *_unparsed(self._objects, state.tree, tree, patch),
             *_effects_missing(self._objects, tree, patch, state.origin),
         )
@@ -223,6 +225,13 @@ def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: s
         for failure in one.failures:
             return f"{one.patch.name}: {failure.path}: {failure.detail}"
     return None if result.tree == tree else "the tree that they give is another one"
+
+
+def _beside(patch: Patch, mail: bytes) -> Iterator[str]:
+    """Files that only the person changed: meant so, or what an editor left behind."""
+    more = sorted(set(parse_patch(patch.name, mail).paths) - set(patch.paths))
+    if more:
+        yield f"it changes {', '.join(more)} too"
 
 
 def _effects_missing(
