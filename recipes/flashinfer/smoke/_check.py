@@ -12,6 +12,7 @@ judged, torch where a program brings it.
 import argparse
 import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -207,6 +208,48 @@ def cuda_trouble(torch):
         return " ".join(str(error).split())[:400]
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     return "no device" + (f" (CUDA_VISIBLE_DEVICES={hidden})" if hidden is not None else "")
+
+
+# --- what is installed ---------------------------------------------------------------------------
+
+
+def imported(module, distribution):
+    """Figures of an imported package. Raises Failed where no distribution brought it, where it
+    calls itself another version than that one, and where another was asked for (SMOKE_VERSION)."""
+    try:
+        installed = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise Failed(f"no distribution installed {module.__file__}") from error
+    figures = {"version": installed, "folder": os.path.dirname(module.__file__)}
+    told = getattr(module, "__version__", installed)
+    if told != installed:
+        raise Failed(f"the distribution is {installed}, the package says {told}", **figures)
+    wanted = os.environ.get("SMOKE_VERSION")
+    if wanted and wanted != installed:
+        raise Failed(f"{distribution} {installed} is imported, not {wanted}", **figures)
+    return figures
+
+
+def flashinfer_as_asked_for(distribution, figures):
+    """Add to the figures which FlashInfer the distribution requires and which one is there.
+
+    Raises Failed where it is missing or of another release; a patched one is of its release.
+    """
+    for text in importlib.metadata.requires(distribution) or ():
+        pin = re.match(r"flashinfer[-_]python(?:\[[^]]*\])?\s*==\s*([^\s;]+)", text)
+        if not pin or "extra ==" in text:
+            continue
+        figures["asks_for"] = pin[1]
+        try:
+            figures["flashinfer"] = importlib.metadata.version("flashinfer-python")
+        except importlib.metadata.PackageNotFoundError as error:
+            raise Failed("flashinfer-python is not installed", **figures) from error
+        if figures["flashinfer"].partition("+")[0] != pin[1]:
+            raise Failed(
+                f"flashinfer {figures['flashinfer']} is installed, {distribution} "
+                f"{figures['version']} asks for {pin[1]}",
+                **figures,
+            )
 
 
 # --- inputs and outputs ------------------------------------------------------------------------

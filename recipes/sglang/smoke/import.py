@@ -6,9 +6,6 @@ Fails when the import fails, when the package's own version is another than its 
 when FlashInfer is of another release than the one in SGLang's requirements. Needs no GPU.
 """
 
-import importlib.metadata
-import os
-import re
 import sys
 
 import _check
@@ -19,32 +16,9 @@ def check(options):
         import sglang
     except ImportError as error:
         raise _check.Failed(f"import sglang: {error} ({sys.executable})") from error
-    try:
-        installed = importlib.metadata.version("sglang")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise _check.Failed(f"no distribution installed {sglang.__file__}") from error
-    figures = {"version": installed, "folder": os.path.dirname(sglang.__file__)}
-    told = getattr(sglang, "__version__", installed)
-    if told != installed:
-        raise _check.Failed(f"the distribution is {installed}, the package says {told}", **figures)
-    wanted = os.environ.get("SMOKE_VERSION")
-    if wanted and wanted != installed:
-        raise _check.Failed(f"sglang {installed} is imported, not {wanted}", **figures)
-    for text in importlib.metadata.requires("sglang") or ():
-        pin = re.match(r"flashinfer[-_]python(?:\[[^]]*\])?\s*==\s*([^\s;]+)", text)
-        if pin and "extra ==" not in text:
-            figures["asks_for"] = pin[1]
-            try:
-                figures["flashinfer"] = importlib.metadata.version("flashinfer-python")
-            except importlib.metadata.PackageNotFoundError as error:
-                raise _check.Failed("flashinfer-python is not installed", **figures) from error
-            if figures["flashinfer"].partition("+")[0] != pin[1]:
-                raise _check.Failed(
-                    f"flashinfer {figures['flashinfer']} is installed, sglang {installed} asks for "
-                    f"{pin[1]}",
-                    **figures,
-                )
-    return f"sglang {installed}", figures
+    figures = _check.imported(sglang, "sglang")
+    _check.flashinfer_as_asked_for("sglang", figures)
+    return f"sglang {figures['version']}", figures
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ needs CUDA's libraries; without them that is what is said.
 """
 
 import importlib.metadata
-import os
-import re
 import sys
 
 import _check
@@ -17,7 +15,7 @@ import _check
 
 def check(options):
     try:
-        installed = importlib.metadata.version("tensorrt_llm")
+        importlib.metadata.version("tensorrt_llm")
     except importlib.metadata.PackageNotFoundError as error:
         raise _check.NotRun(f"tensorrt_llm is not installed ({sys.executable})") from error
     try:
@@ -26,25 +24,9 @@ def check(options):
         if "libcuda" in str(error) or "libnv" in str(error):
             raise _check.NotRun(f"import tensorrt_llm: {error}") from error
         raise _check.Failed(f"import tensorrt_llm: {error} ({sys.executable})") from error
-    figures = {"version": installed, "folder": os.path.dirname(tensorrt_llm.__file__)}
-    told = getattr(tensorrt_llm, "__version__", installed)
-    if told != installed:
-        raise _check.Failed(f"the distribution is {installed}, the package says {told}", **figures)
-    for text in importlib.metadata.requires("tensorrt_llm") or ():
-        pin = re.match(r"flashinfer[-_]python(?:\[[^]]*\])?\s*==\s*([^\s;]+)", text)
-        if pin and "extra ==" not in text:
-            figures["asks_for"] = pin[1]
-            try:
-                figures["flashinfer"] = importlib.metadata.version("flashinfer-python")
-            except importlib.metadata.PackageNotFoundError as error:
-                raise _check.Failed("flashinfer-python is not installed", **figures) from error
-            if figures["flashinfer"].partition("+")[0] != pin[1]:
-                raise _check.Failed(
-                    f"flashinfer {figures['flashinfer']} is installed, tensorrt_llm {installed} "
-                    f"asks for {pin[1]}",
-                    **figures,
-                )
-    return f"tensorrt_llm {installed}", figures
+    figures = _check.imported(tensorrt_llm, "tensorrt_llm")
+    _check.flashinfer_as_asked_for("tensorrt_llm", figures)
+    return f"tensorrt_llm {figures['version']}", figures
 
 
 if __name__ == "__main__":
