@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackpatch import __version__
+from stackpatch.model import own_code
 from stackpatch.storage import cache_root, write_atomically
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from stackpatch.cli.workspace import Workspace
 
-# Raised whenever checks/gates*.py may say something else of the same sources.
-RULES = 1
+_ROOMS = ("checks", "model", "series")  # whose code decides what is said of the same sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,8 @@ class Told:
 
 def place(work: Workspace, key: str) -> Path:
     """The file for a build's key. The recipe's gate rules are no input of a build, but of this."""
-    rules = work.recipe.gates.model_dump_json()
-    name = hashlib.sha256(f"{RULES} {__version__} {key} {rules}".encode()).hexdigest()
+    rules = f"{own_code.digest(*_ROOMS)} {work.recipe.gates.model_dump_json()}"
+    name = hashlib.sha256(f"{key} {rules}".encode()).hexdigest()
     return cache_root() / "gates" / f"{name}.json"
 
 
