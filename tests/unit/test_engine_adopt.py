@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -143,6 +144,33 @@ def test_a_layer_that_is_no_tar_is_found(tmp_path: Path) -> None:
     made = built(tmp_path / "made", BASE_TAR, b"x" * 600)
     with pytest.raises(InputError, match="cannot be read"):
         adopt(request(tmp_path), made)
+
+
+def test_a_bare_tar_gets_a_frame_that_every_tool_reads(tmp_path: Path) -> None:
+    """buildah does not compress; crane, for one, reads gzip only."""
+    one = request(tmp_path, base=base(tmp_path))
+    content = layer() + bytes(200_000)
+    maker = LayoutMaker(tmp_path / "made")
+    history = [{"created_by": "by hand"}, {"created_by": "RUN x"}]
+    tars = [BASE_TAR, content]
+    bare = maker.image(tars, layer_media=BARE, config={"history": history})
+    made = Layout.open(maker.write(bare))
+    image, (own,) = adopt(one, made)
+    assert own.media_type == LAYER
+    blob = made.blob_path(own.digest).read_bytes()
+    assert hashlib.sha256(blob).hexdigest() == own.digest.hex
+    assert gzip.decompress(blob) == content
+    assert len(blob) == own.size > len(content), "nothing is compressed"
+    # What the layer is to a runtime stays what it was.
+    assert image.config_json()["rootfs"]["diff_ids"][1] == (
+        f"sha256:{hashlib.sha256(content).hexdigest()}"
+    )
+    made.blob_path(made.image(AMD64).layers[1].digest).write_bytes(content[:-1] + b"x")
+    with pytest.raises(EnvironmentProblem, match="wrote a layer that is not"):
+        adopt(one, made)
+
+
+BARE = "application/vnd.oci.image.layer.v1.tar"
 
 
 def test_another_platform_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from stackpatch.artefacts.rawzip import unsafe_name
 from stackpatch.errors import InputError
@@ -131,11 +131,22 @@ def _name(entry: Entry) -> str:
 def gzip_stored(content: bytes) -> bytes:
     """A gzip file (RFC 1952) of stored deflate blocks (RFC 1951, 3.2.4): no compressor involved."""
     out = io.BytesIO()
+    write_stored(io.BytesIO(content), out)
+    return out.getvalue()
+
+
+def write_stored(source: IO[bytes], out: IO[bytes]) -> None:
+    """Write all of `source` to `out` as `gzip_stored` has it, holding one block at a time."""
     # No name, mtime 0, unknown system, no extra flags.
     out.write(b"\x1f\x8b\x08\0\0\0\0\0\0\xff")
-    blocks = [content[at : at + _STORED_BLOCK] for at in range(0, len(content), _STORED_BLOCK)]
-    for number, block in enumerate(blocks or [b""], 1):
-        final = number >= len(blocks)
-        out.write(struct.pack("<BHH", final, len(block), len(block) ^ 0xFFFF) + block)
-    out.write(struct.pack("<LL", zlib.crc32(content), len(content) & 0xFFFFFFFF))
-    return out.getvalue()
+    crc = size = 0
+    block = source.read(_STORED_BLOCK)
+    while True:
+        after = source.read(_STORED_BLOCK) if block else b""
+        out.write(struct.pack("<BHH", not after, len(block), len(block) ^ 0xFFFF))
+        out.write(block)
+        crc, size = zlib.crc32(block, crc), size + len(block)
+        if not after:
+            break
+        block = after
+    out.write(struct.pack("<LL", crc, size & 0xFFFFFFFF))

@@ -13,8 +13,9 @@ import tarfile
 import zlib
 from typing import IO, TYPE_CHECKING, Any
 
+from stackpatch.artefacts.layer import write_stored
 from stackpatch.artefacts.lock import rfc3339
-from stackpatch.artefacts.oci import CONFIG, MANIFEST, Descriptor, Image, Platform, dump_json
+from stackpatch.artefacts.oci import CONFIG, LAYER, MANIFEST, Descriptor, Image, Platform, dump_json
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.model.digest import Digest
 
@@ -28,6 +29,7 @@ BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 _REWRITTEN = "buildkit/rewritten-timestamp"  # BuildKit marks what it changed
 _GZIP = ("+gzip", ".tar.gzip")
+_BARE = "application/vnd.oci.image.layer.v1.tar"
 
 
 def adopt(request: EngineRequest, made: Layout) -> tuple[Image, tuple[Descriptor, ...]]:
@@ -45,9 +47,9 @@ def adopt(request: EngineRequest, made: Layout) -> tuple[Image, tuple[Descriptor
         msg = f"{request.engine} made an image that does not stand on {base.digest}"
         hint = "its Dockerfile must start its last stage with `FROM ${BASE}`, as ours do"
         raise EnvironmentProblem(msg, hint=hint)
-    own = tuple(_plain(layer) for layer in built.layers[count:])
-    for layer in own:
+    for layer in built.layers[count:]:
         _check_times(made, layer, request)
+    own = tuple(_framed(made, _plain(layer)) for layer in built.layers[count:])
     config["rootfs"] = {
         "type": "layers",
         "diff_ids": [*below["rootfs"]["diff_ids"], *config["rootfs"]["diff_ids"][count:]],
@@ -87,13 +89,28 @@ def _plain(layer: Descriptor) -> Descriptor:
     return Descriptor(layer.media_type, layer.digest, layer.size)
 
 
+def _framed(made: Layout, layer: Descriptor) -> Descriptor:
+    """A bare tar, as buildah writes it, in a gzip frame of stored blocks: there are tools that
+    read no other layers. Nothing is compressed, so no compressor's version shows in the digest.
+    """
+    if layer.media_type != _BARE:
+        return layer
+    scratch = made.path / "framed.tmp"
+    with made.open_blob(layer) as source, scratch.open("wb") as out:
+        write_stored(source, out)
+    digest = Digest.of_file(scratch)
+    size = scratch.stat().st_size
+    scratch.rename(made.blob_path(digest))
+    return Descriptor(LAYER, digest, size)
+
+
 def _oci(layer: Descriptor) -> dict[str, Any]:
     """A base's layer as it stands in an OCI manifest, whichever kind of manifest it came from."""
     media = layer.media_type
     if media == "application/vnd.docker.image.rootfs.diff.tar.gzip":
-        media = "application/vnd.oci.image.layer.v1.tar+gzip"
+        media = LAYER
     elif media == "application/vnd.docker.image.rootfs.diff.tar":
-        media = "application/vnd.oci.image.layer.v1.tar"
+        media = _BARE
     return Descriptor(media, layer.digest, layer.size).json()
 
 
