@@ -70,7 +70,7 @@ def test_a_side_of_a_patch_that_comes_into_the_store_is_in_the_key(objects: Obje
 def test_other_rules_are_in_the_key(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     before = finished.key(objects, FILES)
     rules.rules.cache_clear()
-    monkeypatch.setattr(rules.own_code, "digest", lambda *_: "other")
+    monkeypatch.setattr("stackpatch.model.own_code.digest", lambda *_: "other")
     assert finished.key(objects, FILES) != before
     rules.rules.cache_clear()
 

@@ -177,7 +177,7 @@ def test_other_rules_forget_everything(
     case.words(known, case.up.versions)
     assert known.misses == 0
     rules.rules.cache_clear()
-    monkeypatch.setattr(rules.own_code, "digest", lambda *_: "other")
+    monkeypatch.setattr("stackpatch.model.own_code.digest", lambda *_: "other")
     other = Memo(file)
     case.words(other, case.up.versions)
     assert other.misses == 1
