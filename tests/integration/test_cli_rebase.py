@@ -290,6 +290,23 @@ def test_what_cannot_be_a_patch_is_said_at_continue(project: Project) -> None:
     assert rebase(project, "--continue").status == 0
 
 
+def test_the_rebase_under_way_need_not_be_named_by_its_release(project: Project) -> None:
+    """The default is another release; what is under way is clear all the same."""
+    project.up.release("2.0", {"readme": "two\n"})
+    assert rebase(project, "--onto", "git:v2.0").status == 0
+    project.up.release("3.0", {"b.py": gate(REWORKED)})
+    ran = project.run("rebase", "demo@2.0", "--onto", "git:v3.0")
+    assert ran.status == 4
+    assert "stackpatch rebase demo --continue" in ran.err
+    assert "demo 2.0 onto git:v3.0" in rebase(project, "--status").out
+    wrong = project.run("rebase", "demo@1.0", "--status")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "the rebase under way is of demo@2.0" in wrong.err
+    resolve(project, "b")
+    assert rebase(project, "--continue").status == 0
+    assert (project.patches / "v3.0" / "series").exists()
+
+
 def test_a_series_edited_meanwhile_is_noticed(project: Project) -> None:
     conflict(project, "b")
     path = project.patches / "v1.0" / "0003-Open-c.patch"

@@ -97,7 +97,7 @@ def command(
             if onto is not None:
                 _begin(work, home, onto, report, json=json)
             else:
-                _go_on(work, home, steps[0], report, json=json)
+                _go_on(work, home, steps[0], report, named="@" in stack, json=json)
 
 
 def _own_folder(folder: Path) -> None:
@@ -189,7 +189,10 @@ def _proceed(work: Workspace, rebase: Rebase, target: Stored, *, json: bool) -> 
     _settle(work, rebase, state, target, json=json)
 
 
-def _go_on(work: Workspace, home: Path, step: _Step, report: Report, *, json: bool) -> None:
+def _go_on(
+    work: Workspace, home: Path, step: _Step, report: Report, *, named: bool, json: bool
+) -> None:
+    """Do a step of the rebase under way. named: whether the person said of which release."""
     from stackpatch.model.reference import VersionRef
 
     rebase = _rebase(work, home)
@@ -204,6 +207,9 @@ def _go_on(work: Workspace, home: Path, step: _Step, report: Report, *, json: bo
     if state is None:
         msg = f"no rebase of {work.recipe.stack} is under way"
         raise InputError(msg, hint="begin one with --onto REF")
+    if state.release != work.release.version and not named:
+        work = work.at(state.release)
+        rebase = _rebase(work, home)
     if state.release != work.release.version:
         msg = f"the rebase under way is of {work.recipe.stack}@{state.release}"
         raise InputError(
