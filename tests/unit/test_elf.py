@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +33,28 @@ def patched(content: bytes, at: int, form: str, value: int) -> bytes:
     changed = bytearray(content)
     struct.pack_into(form, changed, at, value)
     return bytes(changed)
+
+
+@pytest.mark.parametrize("path", sorted(GPU.glob("*.cubin")), ids=lambda path: path.name)
+def test_a_cubin_is_read_as_pyelftools_reads_it(path: Path) -> None:
+    content = path.read_bytes()
+    head = elf.header(content)
+    oracle = ELFFile(io.BytesIO(content))
+    assert (head.machine, head.flags) == (elf.MACHINE_CUDA, oracle["e_flags"])
+    sections = [s for s in oracle.iter_sections() if s["sh_type"] != "SHT_NOBITS" and s.name]
+    wanted: dict[bytes, list[bytes]] = {}
+    for section in sections:
+        wanted.setdefault(section.name.encode(), []).append(section.data())
+    assert len(wanted) > 5
+    found = elf.find_sections(memoryview(content), head, wanted)
+    assert wanted == {
+        name: [elf.content(memoryview(content), [one]) for one in group]
+        for name, group in found.items()
+    }
+    ends = [s["sh_offset"] + s["sh_size"] for s in sections]
+    ends.append(oracle["e_shoff"] + oracle["e_shnum"] * oracle["e_shentsize"])
+    ends.append(oracle["e_phoff"] + oracle["e_phnum"] * oracle["e_phentsize"])
+    assert elf.end_of(memoryview(content), head) == max(ends)
 
 
 def test_the_sections_of_a_real_cubin() -> None:

@@ -3,6 +3,9 @@
 Only 64-bit little-endian files, which every cubin since CUDA 7 is. Nothing is trusted: each
 offset and count is compared with the bytes that are there before it is used, so the work is
 bounded by the length of the data. Field layout: the System V ABI, `elf(5)`.
+
+Not pyelftools, which is the oracle in the tests: on the cubins of flashinfer-cubin 0.6.3 it gave
+the same answers in 48 times as long (0.32, 2026-11-21), and an audit reads tens of thousands.
 """
 
 from __future__ import annotations
