@@ -109,15 +109,16 @@ def test_no_network_is_there_unless_asked_for(real: Engine) -> None:
 
 def test_a_container_that_hangs_is_stopped_at_its_time(real: Engine) -> None:
     begun = time.monotonic()
-    ran = run_with_gpu(run(real, "sh", "-c", f"echo begun; sleep 600 # {MARK}"), timeout=1.5)
+    ran = run_with_gpu(run(real, "sh", "-c", f"echo begun; sleep 600 # {MARK}"), timeout=6)
     assert (ran.status, ran.output) == (None, "begun\n")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     assert not left(real)
 
 
-def test_without_a_gpu_the_daemon_is_named_as_the_reason(real: Engine) -> None:
+def test_a_gpu_is_handed_over_or_the_daemon_is_named_as_the_reason(real: Engine) -> None:
     if find_daemon().gpus:
-        pytest.skip("this daemon has GPUs")
+        assert run_with_gpu(ContainerRun(real.small, ["true", MARK]), timeout=60).status == 0
+        return
     with pytest.raises(EnvironmentProblem, match="cannot hand a GPU") as caught:
         run_with_gpu(ContainerRun(real.small, ["true", MARK]), timeout=60)
     assert "NVIDIA container toolkit" in str(caught.value.hint)
