@@ -35,6 +35,14 @@ def test_the_command_line_reference_is_fresh() -> None:
     assert (CHECKOUT / "docs/cli.md").read_text("utf-8") == reference.render(), "run `make docs`"
 
 
+def test_no_command_is_cut_short_in_the_list_of_its_group() -> None:
+    listed = re.findall(
+        r"^Commands:\n(.*?)\n(?:\n|```)", reference.render(), re.MULTILINE | re.DOTALL
+    )
+    assert len(listed) >= 3
+    assert not [line for text in listed for line in text.splitlines() if line.endswith("...")]
+
+
 def test_the_reference_does_not_depend_on_the_terminal() -> None:
     env = {**os.environ, "COLUMNS": "40", "NO_COLOR": "1", "LC_ALL": "C", "PYTHONUTF8": "1"}
     argv = [sys.executable, "-m", "stackpatch.cli.reference"]

@@ -15,9 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from stackpatch.errors import InputError
 
@@ -108,12 +109,27 @@ def _installed_set() -> Path:
     raise InputError(msg, hint="name one with --root DIR")
 
 
+class _Group(typer.core.TyperGroup):
+    """Subcommands, each with its whole first sentence: click cuts it after some words."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click's signature
+        """Name and first paragraph of each."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, " ".join((command.help or "").partition("\n\n")[0].split()))
+                    for name, command in self.commands.items()
+                ]
+            )
+
+
 def subcommands() -> typer.Typer:
     """A Typer application for a command with subcommands (`cache list`, `cache clear`).
 
     The module names it `app`; its own docstring becomes the help.
     """
     return typer.Typer(
+        cls=_Group,
         rich_markup_mode=None,
         add_completion=False,
         pretty_exceptions_enable=False,
