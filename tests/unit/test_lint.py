@@ -193,6 +193,37 @@ def test_unknown_caches(tmp_path: Path) -> None:
     assert problems(caches=None) == []
 
 
+def test_programs_of_checks_that_are_not_there(tmp_path: Path) -> None:
+    checks = """\
+smoke:
+  - {name: files, builtin: files}
+  - {name: import, program: imprt.py}
+  - {name: device, program: device.py}
+"""
+    make_folder(tmp_path, recipes={"demo.yaml": RECIPE + checks})
+    line = RECIPE.count("\n") + 3
+    assert problems() == [
+        (
+            f"recipes/demo.yaml:{line}: smoke[1].program: no file recipes/demo/smoke/imprt.py; "
+            "there is none"
+        ),
+        (
+            f"recipes/demo.yaml:{line + 1}: smoke[2].program: no file "
+            "recipes/demo/smoke/device.py; there is none"
+        ),
+    ]
+    programs = tmp_path / "recipes/demo/smoke"
+    programs.mkdir(parents=True)
+    for name in ("import.py", "device.py", "_check.py"):
+        (programs / name).write_text("")
+    assert problems() == [
+        (
+            f"recipes/demo.yaml:{line}: smoke[1].program: no file recipes/demo/smoke/imprt.py; "
+            "did you mean import.py?"
+        )
+    ]
+
+
 def test_what_nothing_reads(tmp_path: Path) -> None:
     make_folder(tmp_path)
     (tmp_path / "recipes/vllm.yml").write_text("stack: vllm\n")

@@ -427,6 +427,24 @@ BAD = {
             "37: releases[1].artefacts[1].file: a file of version 1.1, but the release is 1.0",
         ],
     ),
+    "two checks of one name": (
+        "    why: because\n",
+        (
+            "    why: because\nsmoke:\n  - {name: files, builtin: files}\n"
+            "  - {name: files, builtin: audit}\n"
+        ),
+        ["56: smoke[1].name: 'files' is smoke[0]'s name already"],
+    ),
+    "an issue that is listed twice": (
+        "    why: because\n",
+        "    why: because\n  - {url: 'https://example.org/1', why: again}\n",
+        ["54: issues[1].url: 'https://example.org/1' is issues[0]'s url already"],
+    ),
+    "a companion that is named twice": (
+        "shadowed-by: [demo-prebuilt]",
+        "same-version: [demo-cubin, demo-cubin]",
+        ["50: same-version[1]: 'demo-cubin' is named twice"],
+    ),
     "two releases of one tag": (
         "tag: v1.1",
         "tag: v1.0",

@@ -200,6 +200,12 @@ def _across(
             fault = _requirement_fault(collection, other, version)
             if fault is not None:
                 problem(("releases", index, "requires", other), fault)
+    programs = collection.recipes / recipe.stack / "smoke"
+    for index, check in enumerate(recipe.smoke):
+        if check.program is not None and not (programs / check.program).is_file():
+            others = sorted(p.name for p in programs.glob("[!_]*")) if programs.is_dir() else []
+            text = f"no file {collection.shown(programs / check.program)}"
+            problem(("smoke", index, "program"), f"{text}; {nearest.hint(check.program, others)}")
     for index, name in enumerate(recipe.caches):
         if known_caches is not None and name not in known_caches:
             text = f"unknown cache {name!r}; {nearest.hint(name, sorted(known_caches))}"

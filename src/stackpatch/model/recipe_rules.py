@@ -54,8 +54,10 @@ def cross_check(recipe: dict[str, Any], *, name: str | None = None) -> Iterator[
     distribution = upstream.get("pypi") if isinstance(upstream, dict) else None
     yield from _default(recipe)
     yield from _fork(recipe)
-    yield from _unique(recipe, "version")
-    yield from _unique(recipe, "tag")
+    yield from _unique(recipe, "releases", "version")
+    yield from _unique(recipe, "releases", "tag")
+    yield from _unique(recipe, "smoke", "name")
+    yield from _unique(recipe, "issues", "url")
     for path, release in _mappings(recipe.get("releases"), ("releases",)):
         yield from _commit(path, release)
         yield from _artefacts(path, release, distribution)
@@ -70,7 +72,7 @@ def cross_check(recipe: dict[str, Any], *, name: str | None = None) -> Iterator[
     for check in (check_bases, check_gates):
         for place, text in check(recipe):
             yield Finding(place, text)
-    for field in ("caches", "shadowed-by"):
+    for field in ("caches", "shadowed-by", "same-version"):
         yield from _repeated(recipe.get(field), field)
 
 
@@ -103,11 +105,11 @@ def _fork(recipe: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(("fork", "release"), text)
 
 
-def _unique(recipe: dict[str, Any], field: str) -> Iterator[Finding]:
-    """A version (as PEP 440 compares it) or tag that two releases have."""
+def _unique(recipe: dict[str, Any], listed: str, field: str) -> Iterator[Finding]:
+    """A value that two of a list's mappings have; versions as PEP 440 compares them."""
     seen: dict[object, Path] = {}
-    for path, release in _mappings(recipe.get("releases"), ("releases",)):
-        value = release.get(field)
+    for path, one in _mappings(recipe.get(listed), (listed,)):
+        value = one.get(field)
         if not isinstance(value, str):
             continue
         key: object = value
@@ -118,7 +120,7 @@ def _unique(recipe: dict[str, Any], field: str) -> Iterator[Finding]:
                 continue
         if key in seen:
             first = seen[key][-1]
-            yield Finding((*path, field), f"{value!r} is releases[{first}]'s {field} already")
+            yield Finding((*path, field), f"{value!r} is {listed}[{first}]'s {field} already")
         seen.setdefault(key, path)
 
 
