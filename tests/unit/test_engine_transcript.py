@@ -135,6 +135,37 @@ def test_a_base_that_a_builder_cannot_reach_is_told_with_a_way_out() -> None:
     assert str(LOG) in str(error.hint)
 
 
+@pytest.mark.parametrize(
+    ("engine", "transcript", "text", "login"),
+    [
+        (
+            "buildah",
+            BuildahTranscript(),
+            "Error: initializing source docker://r.test/a@sha256:00: reading manifest sha256:00 in"
+            " r.test/a: unauthorized: authentication required",
+            "buildah login",
+        ),
+        (
+            "buildx",
+            BuildKitTranscript(),
+            "ERROR: failed to solve: r.test/a@sha256:00: failed to resolve source metadata for"
+            " r.test/a@sha256:00: pull access denied, repository does not exist or may require"
+            " authorization: server message: insufficient_scope: authorization failed",
+            "docker login",
+        ),
+    ],
+)
+def test_a_registry_that_wants_a_login_from_an_engine_is_told_with_which_one_it_uses(
+    engine: str, transcript: Transcript, text: str, login: str
+) -> None:
+    error = told(transcript, text, 125, engine)
+    assert isinstance(error, EnvironmentProblem)
+    assert "was not let into a registry" in error.message
+    assert "r.test/a" in error.message
+    assert login in str(error.hint)
+    assert str(LOG) in str(error.hint)
+
+
 def test_state_and_byte_counts_are_not_worth_showing() -> None:
     shown = [line for line in FAILED.splitlines() if interesting(line)]
     assert "#5 0.518 a.c:3: error: no such thing" in shown

@@ -25,6 +25,12 @@ _EXIT = re.compile(r"did not complete successfully: exit code: (\d+)")
 _PARSE = ("dockerfile parse error", "failed to parse dockerfile", "unknown instruction")
 # buildah's words for a program that a signal ended: somebody stopped it, or memory ran out.
 _ENDED = "subprocess exited on "
+_NO_LOGIN = (
+    "unauthorized",
+    "authentication required",
+    "access denied",
+    "may require authorization",
+)
 _DISK = ("no space left on device", "disk quota exceeded")
 
 
@@ -122,6 +128,10 @@ def explain(transcript: Transcript, status: int, engine: str, log: Path) -> Stac
         return EnvironmentProblem(msg, hint=f"free some space and run again; {hint}")
     if any(word in reason.lower() for word in _PARSE):
         return InputError(f"{engine} cannot read the Dockerfile: {reason}", hint=hint)
+    if any(word in reason.lower() for word in _NO_LOGIN):
+        msg = f"{engine} was not let into a registry: {reason}"
+        where = "`docker login`" if engine == "buildx" else "`buildah login` or `docker login`"
+        return EnvironmentProblem(msg, hint=f"it uses the login of {where}; {hint}")
     if image := _BASE.search(reason):
         msg = f"{engine} cannot read the image {image[1]}: {image[2]}"
         own = "a builder reads it by itself, from where the builder is and with its network"
