@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackpatch.model.hunk import Hunk
-from stackpatch.series.placement import (
-    Placed,
-    Reason,
-    Refused,
-    find_matches,
-    place_hunks,
-    replace_at,
-)
+from stackpatch.series.edits import find_matches, replace_at
+from stackpatch.series.placement import Placed, Reason, Refused, place_hunks
 from stackpatch.series.side import Side, split_lines
 from stackpatch.series.twins import headings, told_apart, twins
 

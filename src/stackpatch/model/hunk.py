@@ -53,6 +53,14 @@ class Hunk:
         return tuple(text for tag, text in self.lines if tag == b"-")
 
     @property
+    def home(self) -> int:
+        """The 0-based line where its old lines stand in the file that it was made on.
+
+        A hunk without old lines names the line before the place.
+        """
+        return self.old_start - (1 if self.old_count else 0)
+
+    @property
     def leading_context(self) -> int:
         """How many context lines come before the first change."""
         return next((i for i, (tag, _) in enumerate(self.lines) if tag != b" "), len(self.lines))
@@ -139,7 +147,7 @@ def parse_hunks(reader: Lines, problems: list[Problem]) -> Iterator[Hunk]:
                 reader.next()
                 lines[-1] = (tag, lines[-1][1][:-1])
         hunk = replace(hunk, lines=tuple(lines))
-        start = hunk.old_start - (1 if old_count else 0)
+        start = hunk.home
         if old_left or new_left:
             problems.append((number, "the hunk's counts do not match its lines"))
         elif all(tag == b" " for tag, _ in lines):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
-from stackpatch.series.placement import Placed, Refused, place_hunks, replace_at
+from stackpatch.series.edits import patched, replace_at
+from stackpatch.series.placement import Placed, Refused, place_hunks
 from stackpatch.series.side import Side
 from stackpatch.sources.objects import (
     DIRECTORY,
@@ -326,8 +327,7 @@ def guard_result(
         return None
     meant = None
     if base is not None:
-        home = [(h, h.old_start - (1 if h.old_count else 0)) for h in file.hunks]
-        meant = Side(base.path, replace_at(base.lines, home)).symbols
+        meant = patched(file, base).symbols
     # Where the patch itself makes its own base unreadable, it is the grammar that falls short.
     if after.symbols.unread and not known.unread and not (meant and meant.unread):
         first = after.symbols.unread[0][0]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
+from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
-from stackpatch.series.hunk_states import made_on, patched, symbol_of
+from stackpatch.series.hunk_states import made_on, symbol_of
 from stackpatch.series.side import Side
 from stackpatch.series.symbols import language_of
 from stackpatch.series.twins import headings

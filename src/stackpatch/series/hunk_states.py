@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import HunkState
+from stackpatch.series.edits import alone
 from stackpatch.series.merge import merge
-from stackpatch.series.placement import alone, place_hunks, replace_at
+from stackpatch.series.placement import place_hunks
 from stackpatch.series.side import Side
 from stackpatch.sources.objects import DIRECTORY, SUBMODULE, SYMLINK, Entry
 
@@ -63,11 +64,6 @@ def made_on(objects: Objects, file: FilePatch) -> Side | None:
         return Side(file.path, b"")
     blob = objects.find_blob(file.old_id) if file.old_id else None
     return Side(file.path, objects.blob(blob)) if blob is not None else None
-
-
-def patched(file: FilePatch, base: Side) -> Side:
-    """That file as the patch makes it."""
-    return Side(base.path, replace_at(base.lines, [(hunk, _home(hunk)) for hunk in file.hunks]))
 
 
 def symbol_of(base: Side, hunk: Hunk) -> str:
@@ -132,22 +128,18 @@ def hunk_state(hunk: Hunk, target: Side, base: Side | None) -> str:
     if placed:
         return APPLIES
     if base is not None:
-        theirs = alone(hunk, _home(hunk), base)
+        theirs = alone(hunk, hunk.home, base)
         undone, _ = place_hunks([_reversed(hunk)], target, Side(base.path, theirs))
         if undone and merge(base.content, target.content, theirs) in (target.content, None):
             return LANDED
     return refused[0].reason.value if refused else "conflict"
 
 
-def _home(hunk: Hunk) -> int:
-    return hunk.old_start - (1 if hunk.old_count else 0)
-
-
 def _reversed(hunk: Hunk) -> Hunk:
     swap = {b"+": b"-", b"-": b"+", b" ": b" "}
     return replace(
         hunk,
-        old_start=_home(hunk) + (1 if hunk.new_count else 0),
+        old_start=hunk.home + (1 if hunk.new_count else 0),
         old_count=hunk.new_count,
         new_start=hunk.old_start,
         new_count=hunk.old_count,

@@ -15,8 +15,9 @@ from stackpatch.model.verdict import Evidence, HunkState, Layer, Verdict, Word
 from stackpatch.series.apply import PatchResult, apply_patch
 from stackpatch.series.departures import departures, remains
 from stackpatch.series.doubts import doubt
+from stackpatch.series.edits import patched
 from stackpatch.series.effects import Finding, judge, judge_all
-from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, made_on, patched
+from stackpatch.series.hunk_states import APPLIES, LANDED, hunk_states, made_on
 from stackpatch.series.merge import merge
 
 if TYPE_CHECKING:

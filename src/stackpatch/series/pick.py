@@ -11,12 +11,12 @@ from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.patch import parse_patch
 from stackpatch.model.verdict import HunkState, Verdict, Word
 from stackpatch.series.apply import guard_result
+from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
 from stackpatch.series.export import remail
 from stackpatch.series.hunk_states import LANDED
 from stackpatch.series.landed import examine
 from stackpatch.series.merge import merge
-from stackpatch.series.placement import replace_at
 from stackpatch.series.side import Side
 from stackpatch.series.strays import astray
 from stackpatch.sources.objects import Entry
@@ -173,8 +173,7 @@ def _merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
     if blob is None:
         return f"{file.path}: the file that the patch was made on is not in the source store"
     base = Side(file.path, objects.blob(blob))
-    home = [(h, h.old_start - (1 if h.old_count else 0)) for h in file.hunks]
-    theirs = Side(file.path, replace_at(base.lines, home))
+    theirs = patched(file, base)
     merged = merge(base.content, content, theirs.content)
     if merged is None:
         return f"{file.path}: upstream changed the same lines"

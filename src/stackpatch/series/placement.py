@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from stackpatch.series.edits import alone, find_matches, replace_at
 from stackpatch.series.merge import merge
 from stackpatch.series.symbols import Symbol, same_symbol
 from stackpatch.series.twins import headings, told_apart, twins
@@ -59,52 +60,6 @@ class Refused:
     candidates: tuple[tuple[int, str], ...]
 
 
-def find_matches(content: bytes, hunk: Hunk) -> list[int]:
-    """Every 0-based line at which the hunk's old lines stand exactly, as `git apply` looks.
-
-    A hunk that starts at the first line must match there, one without trailing context at the end
-    of the file: that is what its missing context says.
-    """
-    needle = b"".join(hunk.old)
-    if not needle:
-        # Only a new or empty file can take a hunk without old lines.
-        return [0] if not content else []
-    starts: list[int] = []
-    line = 0
-    counted = 0
-    position = content.find(needle)
-    while position != -1:
-        line += content.count(b"\n", counted, position)
-        counted = position
-        end = position + len(needle)
-        at_line = position == 0 or content[position - 1 : position] == b"\n"
-        whole = needle.endswith(b"\n") or end == len(content)
-        begins = hunk.old_start > 1 or line == 0
-        finishes = hunk.trailing_context > 0 or end == len(content)
-        if at_line and whole and begins and finishes:
-            starts.append(line)
-        position = content.find(needle, position + 1)
-    return starts
-
-
-def replace_at(lines: Sequence[bytes], placed: Sequence[tuple[Hunk, int]]) -> bytes:
-    """The content with each hunk's old lines replaced at its 0-based line."""
-    out: list[bytes] = []
-    at = 0
-    for hunk, start in sorted(placed, key=lambda item: item[1]):
-        out += lines[at:start]
-        out += hunk.new
-        at = start + len(hunk.old)
-    out += lines[at:]
-    return b"".join(out)
-
-
-@lru_cache(maxsize=64)
-def alone(hunk: Hunk, start: int, base: Side) -> bytes:
-    """The file with this one hunk: the same for every version that it is held against."""
-    return replace_at(base.lines, [(hunk, start)])
-
-
 def place_hunks(
     hunks: Sequence[Hunk], target: Side, base: Side | None
 ) -> tuple[list[Placed], list[Refused]]:
@@ -146,7 +101,7 @@ def _home(hunks: Sequence[Hunk], base: Side) -> list[int] | None:
     starts = []
     lines = base.lines
     for hunk in hunks:
-        start = hunk.old_start - (1 if hunk.old_count else 0)
+        start = hunk.home
         if tuple(lines[start : start + len(hunk.old)]) != hunk.old:
             return None
         starts.append(start)
@@ -158,7 +113,7 @@ def _place_at_home(hunks: Sequence[Hunk], target: Side) -> tuple[list[Placed], l
     placed: list[Placed] = []
     refused: list[Refused] = []
     for hunk in hunks:
-        start = hunk.old_start - (1 if hunk.old_count else 0)
+        start = hunk.home
         if tuple(lines[start : start + len(hunk.old)]) == hunk.old:
             placed.append(Placed(hunk, start, 0, None, "the very file that it was made on"))
         else:
@@ -344,7 +299,7 @@ def _place_by_heading(hunk: Hunk, target: Side, matches: list[int]) -> Placed | 
     shown = tuple((start + 1, _shown(_symbol_of(hunk, start, target))) for start in matches)
     if not matches:
         return Refused(hunk, Reason.NO_MATCH, "its old lines stand nowhere", heading or None, ())
-    home = hunk.old_start - (1 if hunk.old_count else 0)
+    home = hunk.home
     lines = target.lines
     if not target.content:
         return Placed(hunk, 0, 0, "", "an empty file")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from stackpatch import proc
 from stackpatch.errors import EnvironmentProblem
 from stackpatch.model.diff import Change
-from stackpatch.series.placement import replace_at
-from stackpatch.series.side import split_lines
+from stackpatch.series.edits import patched
+from stackpatch.series.side import Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -57,8 +57,7 @@ def suggest(
         ):
             continue
         base = objects.blob(blob)
-        home = [(h, h.old_start - (1 if h.old_count else 0)) for h in file.hunks]
-        theirs = replace_at(split_lines(base), home)
+        theirs = patched(file, Side(file.path, base)).content
         for name in installed:
             merged = _run(name, Path(file.path).name, base, ours, theirs)
             if merged is not None and merged != ours:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from stackpatch import proc
 from stackpatch.errors import FindingError, InputError, WaitingError
 from stackpatch.model.diff import Change, FilePatch
-from stackpatch.series.placement import place_hunks, replace_at
+from stackpatch.series.edits import patched, replace_at
+from stackpatch.series.placement import place_hunks
 from stackpatch.series.side import Side
 from stackpatch.sources.objects import SYMLINK, Entry
 from stackpatch.storage import directory_beside, write_atomically
@@ -132,8 +133,7 @@ def _merge_in(
         if file.change is Change.RENAME and file.old_path != file.new_path:
             (folder / (file.old_path or "")).unlink(missing_ok=True)
         return not refused
-    home = [(h, h.old_start - (1 if h.old_count else 0)) for h in file.hunks]
-    theirs = replace_at(base.lines, home)
+    theirs = patched(file, base).content
     merged, clean = _merge_file(content, base.content, theirs, onto, patch.name)
     _write(target, merged)
     return clean
