@@ -42,7 +42,7 @@ def _shown(pattern: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Like:
+class Like:
     """Text of a pattern, in the JSON Schema too. want: what it is, in words."""
 
     pattern: str
@@ -181,27 +181,27 @@ GlobText = Annotated[
     str, _checked(lambda value: None if value.strip("/ ") == value and value else "not a pattern")
 ]
 DateText = Annotated[str, Field(json_schema_extra=_shown(_DATE)), _checked(_date_fault)]
-CommitText = Annotated[str, _Like(_COMMIT, "a full commit id (40 lower-case hex digits)")]
-Sha256Text = Annotated[str, _Like(_SHA256, "a sha256 (64 lower-case hex digits)")]
-StackName = Annotated[str, _Like(_LOWER, "a lower-case name")]
+CommitText = Annotated[str, Like(_COMMIT, "a full commit id (40 lower-case hex digits)")]
+Sha256Text = Annotated[str, Like(_SHA256, "a sha256 (64 lower-case hex digits)")]
+StackName = Annotated[str, Like(_LOWER, "a lower-case name")]
 DistributionName = Annotated[
     str, Field(json_schema_extra=_shown("[a-z0-9]+(-[a-z0-9]+)*")), _checked(_distribution_fault)
 ]
-PackageName = Annotated[str, _Like(_PACKAGE, "an import name")]
-VariableName = Annotated[str, _Like(_VARIABLE, "a variable's name")]
+PackageName = Annotated[str, Like(_PACKAGE, "an import name")]
+VariableName = Annotated[str, Like(_VARIABLE, "a variable's name")]
 VariableValue = Annotated[
     str,
     _checked(lambda value: "holds a line break or NUL" if re.search(r"[\n\r\0]", value) else None),
 ]
-GitUrl = Annotated[str, _Like(_GIT_URL, "a git URL (https, ssh, git, file) or an absolute path")]
-Url = Annotated[str, _Like(_URL, "an http(s) URL")]
-FolderName = Annotated[str, _Like(_FOLDER, "a plain folder name")]
-TagName = Annotated[str, _Like(_TAG, "a tag's name")]
-PythonVersion = Annotated[str, _Like(_PYTHON, "a Python version like 3.12")]
-DigestText = Annotated[str, _Like(_DIGEST, "a digest (sha256: and 64 lower-case hex digits)")]
+GitUrl = Annotated[str, Like(_GIT_URL, "a git URL (https, ssh, git, file) or an absolute path")]
+Url = Annotated[str, Like(_URL, "an http(s) URL")]
+FolderName = Annotated[str, Like(_FOLDER, "a plain folder name")]
+TagName = Annotated[str, Like(_TAG, "a tag's name")]
+PythonVersion = Annotated[str, Like(_PYTHON, "a Python version like 3.12")]
+DigestText = Annotated[str, Like(_DIGEST, "a digest (sha256: and 64 lower-case hex digits)")]
 ImageName = Annotated[
-    str, _Like(_IMAGE, "a registry and a repository such as docker.io/lmsysorg/sglang, no tag")
+    str, Like(_IMAGE, "a registry and a repository such as docker.io/lmsysorg/sglang, no tag")
 ]
-ImageTag = Annotated[str, _Like(_IMAGE_TAG, "an image's tag")]
-PlatformText = Annotated[str, _Like(_PLATFORM, "linux/amd64 or linux/arm64")]
+ImageTag = Annotated[str, Like(_IMAGE_TAG, "an image's tag")]
+PlatformText = Annotated[str, Like(_PLATFORM, "linux/amd64 or linux/arm64")]
 FolderInImage = Annotated[str, _checked(_folder_fault)]

@@ -16,37 +16,27 @@ from stackpatch.model.recipe_fields import (
     CommitText,
     DistributionName,
     GitUrl,
+    Like,
     RangeText,
     Sentence,
     Url,
     VersionText,
 )
 
-_TRACKED = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/[0-9]+", re.ASCII)
-_PULL = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/pull/[0-9]+", re.ASCII)
-
-
-def _tracked(value: str) -> str:
-    if not _TRACKED.fullmatch(value):
-        msg = f"{value!r} is not https://github.com/OWNER/REPOSITORY/issues/N or …/pull/N"
-        raise ValueError(msg)
-    return value
-
-
-def _pull(value: str) -> str:
-    if not _PULL.fullmatch(value):
-        msg = f"{value!r} is not https://github.com/OWNER/REPOSITORY/pull/N; issues are `closed`"
-        raise ValueError(msg)
-    return value
-
-
+_THING = r"https://github\.com/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+"
 TrackedUrl = Annotated[
     str,
-    Field(json_schema_extra={"pattern": f"^({_TRACKED.pattern})$"}),
-    AfterValidator(_tracked),
+    Like(
+        rf"{_THING}/(issues|pull)/[0-9]+",
+        "https://github.com/OWNER/REPOSITORY/issues/N or …/pull/N",
+    ),
 ]
 PullUrl = Annotated[
-    str, Field(json_schema_extra={"pattern": f"^({_PULL.pattern})$"}), AfterValidator(_pull)
+    str,
+    Like(
+        rf"{_THING}/pull/[0-9]+",
+        "https://github.com/OWNER/REPOSITORY/pull/N; issues are `closed`",
+    ),
 ]
 # What git takes for a branch (git check-ref-format), without what a shell or refspec would read.
 _BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+/#-]*", re.ASCII)
