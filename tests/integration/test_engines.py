@@ -21,6 +21,7 @@ from tests.engine_builds import (
     request,
 )
 from tests.images import LayoutMaker, tar_layer
+from tests.registries import htpasswd, running_registry
 
 from stackpatch.artefacts.engines import EngineBase, build_image
 from stackpatch.artefacts.layout import Layout
@@ -197,6 +198,28 @@ def test_a_base_that_is_not_there_is_the_environment(
     gone = EngineBase(other, f"{real.registry}/no-such-base")
     with pytest.raises(EnvironmentProblem, match="no-such-base"):
         build_image(replace(there, base=gone), tmp_path / "out" / "image")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@BOTH
+def test_a_registry_that_wants_a_login_is_told_with_the_login_that_counts(
+    real: Engine, tmp_path: Path, name: Name
+) -> None:
+    """The base's documents may be in our cache: then the engine is the first to be asked."""
+    there = request(real, tmp_path / "build", engine=name)
+    auth = htpasswd(tmp_path / "auth", "me", "pass-word-of-mine")
+    maker = LayoutMaker(tmp_path / "other")
+    described = maker.image([tar_layer({"a": os.urandom(40)})])  # that no engine has
+    layout = maker.write(described)
+    with running_registry(tmp_path / "registry", auth=auth) as registry:
+        private = f"{registry.host}/private"
+        login = ("--dest-tls-verify=false", "--dest-creds", "me:pass-word-of-mine")
+        real.run("skopeo", "copy", *login, f"oci:{layout}", f"docker://{private}:1")
+        base = EngineBase(Layout.open(layout).image(AMD64), private)
+        with pytest.raises(EnvironmentProblem, match="was not let into a registry") as caught:
+            build_image(replace(there, base=base), tmp_path / "out" / "image")
+    assert private in caught.value.message
+    assert "docker login" in str(caught.value.hint)
     assert not list((tmp_path / "out").iterdir())
 
 

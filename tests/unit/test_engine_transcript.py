@@ -141,16 +141,20 @@ def test_a_base_that_a_builder_cannot_reach_is_told_with_a_way_out() -> None:
         (
             "buildah",
             BuildahTranscript(),
-            "Error: initializing source docker://r.test/a@sha256:00: reading manifest sha256:00 in"
-            " r.test/a: unauthorized: authentication required",
+            (
+                "Error: initializing source docker://r.test/a@sha256:00: reading manifest"
+                " sha256:00 in r.test/a: unauthorized: authentication required"
+            ),
             "buildah login",
         ),
         (
             "buildx",
             BuildKitTranscript(),
-            "ERROR: failed to solve: r.test/a@sha256:00: failed to resolve source metadata for"
-            " r.test/a@sha256:00: pull access denied, repository does not exist or may require"
-            " authorization: server message: insufficient_scope: authorization failed",
+            (
+                "ERROR: failed to solve: r.test/a@sha256:00: failed to resolve source metadata for"
+                " r.test/a@sha256:00: pull access denied, repository does not exist or may require"
+                " authorization: server message: insufficient_scope: authorization failed"
+            ),
             "docker login",
         ),
     ],

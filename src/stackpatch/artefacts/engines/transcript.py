@@ -128,6 +128,13 @@ def explain(transcript: Transcript, status: int, engine: str, log: Path) -> Stac
         return EnvironmentProblem(msg, hint=f"free some space and run again; {hint}")
     if any(word in reason.lower() for word in _PARSE):
         return InputError(f"{engine} cannot read the Dockerfile: {reason}", hint=hint)
+    step = transcript.failed()
+    if step is not None and step.failed is not None and "exit code" in step.failed:
+        code = step.failed.rpartition("exit code: ")[2]
+        said = [line for line in step.said if line.strip()][-_SHOWN:]
+        shown = "".join(f"\n  {line}" for line in said) or "\n  (it printed nothing)"
+        msg = f"a step of the build ended with status {code}: {_short(step.name)}{shown}"
+        return FindingError(msg, hint=hint)
     if any(word in reason.lower() for word in _NO_LOGIN):
         msg = f"{engine} was not let into a registry: {reason}"
         where = "`docker login`" if engine == "buildx" else "`buildah login` or `docker login`"
@@ -137,13 +144,6 @@ def explain(transcript: Transcript, status: int, engine: str, log: Path) -> Stac
         own = "a builder reads it by itself, from where the builder is and with its network"
         way = "an image in a folder goes along (`skopeo copy docker://… oci:DIR`, --base DIR)"
         return EnvironmentProblem(msg, hint=f"{own}; {way}; {hint}")
-    step = transcript.failed()
-    if step is not None and step.failed is not None and "exit code" in step.failed:
-        code = step.failed.rpartition("exit code: ")[2]
-        said = [line for line in step.said if line.strip()][-_SHOWN:]
-        shown = "".join(f"\n  {line}" for line in said) or "\n  (it printed nothing)"
-        msg = f"a step of the build ended with status {code}: {_short(step.name)}{shown}"
-        return FindingError(msg, hint=hint)
     if status < 0:
         msg = f"{engine} was ended by signal {-status} in mid-build"
         return EnvironmentProblem(msg, hint=f"nothing was kept; run again; {hint}")
