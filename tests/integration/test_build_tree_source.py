@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.engine import Engine, engine
 from tests.engine_builds import every_byte, own_files
+from tests.integration.test_build_tree_apart import program, until_there
 from tests.papers import valid_sbom, valid_statement
 from tests.shop import Shop as WheelShop
 from tests.trees import (
@@ -24,6 +25,7 @@ from tests.trees import (
     ISSUE,
     KERNEL,
     LOADER,
+    LOGIN,
     Shop,
     build_fixture,
     devel_image,
@@ -31,6 +33,7 @@ from tests.trees import (
     shop_fixture,
 )
 
+from stackpatch import storage
 from stackpatch.artefacts.engines import EngineRequest
 from stackpatch.cli.main import main
 
@@ -77,6 +80,10 @@ def test_a_series_that_touches_cuda_is_compiled_with_submodules_and_large_files(
     mirror = (tmp_path / "home" / ".gitconfig").read_text().split('"')[1].encode()
     for content in every_byte(tmp_path / "dist"):
         assert mirror not in content, "where the sources came from is nobody's business"
+        assert LOGIN.encode() not in content
+    (log,) = (storage.cache_root() / "logs").glob("engine-*.txt")
+    assert "***" in log.read_text(), "a step has printed its secret"
+    assert LOGIN not in log.read_text()
 
 
 def test_the_papers_name_every_input(
@@ -246,3 +253,18 @@ def test_buildah_makes_it_too(
     large = held[f"{SITE}/tensorrt_llm/fmha.sha256"].decode()
     assert large == hashlib.sha256(CUBIN).hexdigest()
     valid_statement((tmp_path / made["provenance"]).read_bytes())
+
+
+def test_the_secret_of_a_killed_build_is_swept_by_the_next(
+    served: Shop, words: tuple[str, ...], build: Callable[..., Any], tmp_path: Path
+) -> None:
+    argv = ["build", "llm", "--root", str(served.root), "--out", str(tmp_path / "dist"), *words]
+    stage = "stackpatch.artefacts.engines.running:write_context"
+    running = program(argv, stop=stage)
+    until_there(running)
+    running.kill()
+    running.communicate(timeout=30)
+    left = list((tmp_path / "dist").rglob("gitconfig"))
+    assert [path.parent.stat().st_mode & 0o777 for path in left] == [0o700]
+    build(*words)
+    assert not [path for path in (tmp_path / "dist").rglob("*") if path.name.endswith(".tmp")]

@@ -153,7 +153,7 @@ def _from_source(
         labels={**image_labels(inputs), **requires_label(below)},
         annotations=image_annotations(inputs),
     )
-    with with_git_addresses(request) as asked:
+    with with_git_addresses(request, folder) as asked:
         image = build_image(
             asked,
             folder / IMAGE,

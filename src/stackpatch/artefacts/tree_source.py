@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
+import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
-from stackpatch import proc
+from stackpatch import proc, storage
 from stackpatch.artefacts.engines.context import Executable
 from stackpatch.artefacts.external import Instructions, engine_request, read_instructions
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from stackpatch.artefacts.base import Base
     from stackpatch.artefacts.engines import EngineRequest
@@ -161,11 +161,13 @@ def source_request(
 
 
 @contextlib.contextmanager
-def with_git_addresses(request: EngineRequest) -> Iterator[EngineRequest]:
+def with_git_addresses(request: EngineRequest, folder: Path) -> Iterator[EngineRequest]:
     """The request with the person's own rewritings of addresses as a secret of its steps.
 
     `url.….insteadOf` is how git is told of a mirror, and an address may hold a login. What the
     steps fetch is checked by the commit, so where it comes from changes no byte of the image.
+    folder: the scratch folder of the build; the secret lies beside it, where the next build's
+    sweep finds it if this one is killed.
     """
     listed = proc.run(
         ["git", "config", "--null", "--get-regexp", r"^url\..*\.insteadof$"], check=False
@@ -173,10 +175,14 @@ def with_git_addresses(request: EngineRequest) -> Iterator[EngineRequest]:
     if listed.status != 0 or not listed.stdout:
         yield request
         return
-    with tempfile.TemporaryDirectory(prefix="stackpatch-git-") as folder:
-        secret = Path(folder) / "gitconfig"
-        secret.touch(mode=0o600)
+    place = folder.with_name(f"{folder.name.removesuffix('.tmp')}.git.tmp")
+    with storage.disk_errors(place):
+        place.mkdir(mode=0o700)
+    try:
+        secret = place / "gitconfig"
         for entry in listed.stdout.decode("utf-8", "surrogateescape").rstrip("\0").split("\0"):
             name, _, value = entry.partition("\n")
             proc.run(["git", "config", "--file", secret, "--add", name, value])
         yield replace(request, secrets={**request.secrets, "git": secret})
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
