@@ -116,6 +116,26 @@ def test_the_gates_of_the_newest_sglang_are_found() -> None:
     assert decode.admitted.admits(ARCHES["sm120"])
 
 
+def test_the_cmake_lists_of_the_newest_vllm_are_found() -> None:
+    """Which of its own kernels vLLM compiles for what: in the sdist, which has the build files."""
+    one = recipe("vllm")
+    pinned = one.artefact(one.release("0.33.0"), SourceKind.SDIST)
+    with tarfile.open(fetch_artefact(pinned.file, pinned.sha256)) as archive:
+        content = archive.extractfile("vllm-0.33.0/CMakeLists.txt").read()  # type: ignore[union-attr]
+    found = {
+        gate.line: gate.admitted
+        for gate in gates_in_file("CMakeLists.txt", content, one.gates.rules)
+    }
+    # One for each call but the one that holds vLLM's own list against the person's.
+    assert len(found) == content.count(b" cuda_archs_loose_intersection(") - 1
+    passing = {line for line, admitted in found.items() if admitted.admits(SM121)}
+    fp4_sm120, fp4_sm100, marlin_sm75, hadacore = 1035, 1061, 663, 1225
+    assert {fp4_sm120, hadacore} <= passing  # 12.0f; 9.0+PTX, by the driver
+    assert not {fp4_sm100, marlin_sm75} & passing
+    assert found[fp4_sm100].admits(ARCHES["sm100"])
+    assert not found[fp4_sm120].admits(ARCHES["sm100"])
+
+
 @pytest.mark.parametrize("version", ["0.5.3", "0.6.3"])
 def test_the_three_gates_of_the_series_refuse_before_it(version: str) -> None:
     found = {

@@ -180,6 +180,23 @@ def test_capabilities_are_exact_and_targets_run_as_devices_run_them() -> None:
     assert not gate.admitted.admits(SM121)
 
 
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("7.5;12.0f", {CodeArch(75), CodeArch(120, "f")}),
+        ("8.0+PTX;12.1a", {CodeArch(80), CodeArch(80, ptx=True), CodeArch(121, "a")}),
+        ("sm_100f, Sm103a and 90", {CodeArch(100, "f"), CodeArch(103, "a"), CodeArch(90)}),
+        ("10.0.1 1200 v1.2 12", set()),  # versions and counts are no targets
+    ],
+)
+def test_targets_are_read_as_sources_and_cmake_write_them(
+    text: str, targets: set[CodeArch]
+) -> None:
+    listed = rule(r'set\(ARCHS "(?P<target>[^"]*)"\)', contains="ARCHS")
+    (gate,) = gates_in_file("CMakeLists.txt", f'set(ARCHS "{text}")\n'.encode(), [listed])
+    assert gate.admitted.targets == targets
+
+
 def test_a_name_without_a_number_admits_what_the_rule_says() -> None:
     named = rule(r"if not is_sm100_supported\(\)", contains="is_sm100", majors=[10])
     (gate,) = gates_in_file("a.py", b"if not is_sm100_supported():\n    raise X\n", [named])

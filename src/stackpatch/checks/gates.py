@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 # For one rule on one file; as long as an `Effect:` may take.
 PATTERN_SECONDS = 2.0
-# A target as sources write it: sm_100f, Sm100a, 103a.
-_TARGET = re.compile(r"(\d{2,3})([af]?)\b")
+# A target as sources write it: sm_100f, Sm100a, 103a; as CMake lists do: 12.0f, 8.0+PTX.
+_TARGET = re.compile(r"(?<![\d.])(\d{1,2})\.?(\d)([af]?)(?![\w.])(\+PTX)?")
+_OLDEST = 20  # a smaller number is a version or a count
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +163,11 @@ def _admitted(rule: GateRule, match: regex.Match[str]) -> Admitted:
         return frozenset(int(number) for piece in pieces for number in re.findall(r"\d+", piece))
 
     targets = frozenset(
-        CodeArch(int(number), suffix)
+        CodeArch(int(major + minor), suffix, ptx=ptx)
         for piece in captures.get("target", [])
-        for number, suffix in _TARGET.findall(piece)
+        for major, minor, suffix, with_ptx in _TARGET.findall(piece)
+        if int(major + minor) >= _OLDEST
+        for ptx in ((False, True) if with_ptx else (False,))
     )
     minimum = numbers("minimum")
     return Admitted(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stackpatch.checks.proof import SMOKE_SCHEMA
 from stackpatch.checks.smoke import Result, Smoke, Status
 from stackpatch.errors import EnvironmentProblem, InputError
 from stackpatch.storage import disk_errors, write_atomically
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from stackpatch.model.recipe import Recipe
 
 NAME = "smoke.json"
-SCHEMA = "stackpatch.smoke/1"
 _NOT_REACHED = "the run ended before it"
 
 
@@ -44,7 +44,7 @@ class SmokeFile:
     def add(self, result: Result) -> None:
         """Take in a result and write the file."""
         self.results.append(result)
-        whole = {"schema": SCHEMA, **self.document()}
+        whole = {"schema": SMOKE_SCHEMA, **self.document()}
         text = json.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n"
         write_atomically(self.path, text.encode("utf-8", "surrogateescape"))
 
