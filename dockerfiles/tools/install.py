@@ -32,6 +32,9 @@ MOVED = (
     ("TLLM_AUTOTUNER_CACHE_PATH", ""),
     ("VLLM_CACHE_ROOT", ""),
 )
+# What such a distribution brings may also have been compiled into the package itself, where it is
+# loaded before anything else (FLASHINFER_AOT_DIR in flashinfer/jit/env.py) and no pip removes it.
+UNNAMED = {"flashinfer-jit-cache": "flashinfer/data/aot"}
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir")
 
 
@@ -47,6 +50,7 @@ def main():
     told.add_argument("--user", default="", help="NAME:NUMBER of a user to add")
     options = told.parse_args()
     shadows = installed_shadows(options.shadows.split())
+    unnamed = [UNNAMED[name] for name in options.shadows.split() if name in UNNAMED]
     if shadows:
         print("removing prebuilt kernels: " + " ".join(shadows), flush=True)
         pip("uninstall", "--yes", *shadows)
@@ -59,6 +63,7 @@ def main():
         "install", "--no-deps", "--no-index", "--no-compile", "--force-reinstall", *map(str, wheels)
     )
     check(options.distribution, options.package, options.version)
+    remove(beside(unnamed))
     for name, _, version in (other.partition("=") for other in others):
         check(name, None, version)
     remove([*options.caches.split(), *moved_caches(os.environ)])
@@ -83,6 +88,17 @@ def installed_shadows(names):
         if any(name == each or name.startswith(each + "-") for each in wanted):
             found.add(name)
     return sorted(found)
+
+
+def beside(paths):
+    """Where packages are found now, these folders in them."""
+    found = []
+    for path in paths:
+        package, _, below = path.partition("/")
+        spec = importlib.util.find_spec(package)
+        places = (spec and spec.submodule_search_locations) or ()
+        found += [os.path.join(place, below) for place in places]
+    return found
 
 
 def normal(name):

@@ -39,9 +39,9 @@ SM121 = parse_arch("sm121")
 GOLDEN = {
     "wheel": "c4c68933abdb7da0abcee6000ddd3999e6fa8b3e562797e6ecb1c67d2c18c2fe",
     "index": "c6d4dc3647eea9fad5895f5bb670d47a7688259b31808b888f86af146fbc9a8d",
-    "sbom.cdx.json": "68da9ed617c743c88421348b2d5040efca8d09f1b8ec7bf229d342a48f3da718",
-    "provenance.json": "8a40df544d346733952b9c9ad11544c8c2c6bcb91eefc21383dd0ab68755b535",
-    "lock.json": "33fbbfcabe6599d2866200f2b826832cd7d121d5773b48902361240b05a9ec3e",
+    "sbom.cdx.json": "f8adfdccf4dbbab1abba6b65619736da4d15ad6550a30271f61f9b855c2aff02",
+    "provenance.json": "7d4b572dd893e028e5cfd438be0ca7030089f9acacd095a2e8cfed1c08e90ade",
+    "lock.json": "0a06da512716b5a0e2ee517ad391b7294fb395f599af011ce261d1faf79dfba1",
 }
 
 

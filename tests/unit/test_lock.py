@@ -63,7 +63,7 @@ def test_every_input_is_in_the_lock(inputs: Inputs) -> None:
         "platform": "linux/arm64",
         "env": {"DEMO_ARCH": "12.1a"},
     }
-    assert one["engine"] == {"name": "overlay", "version": "3"}
+    assert one["engine"] == {"name": "overlay", "version": "4"}
     assert one["base"]["digest"] is None
 
 
@@ -96,7 +96,7 @@ OTHER: dict[str, Any] = {
     "shadowed_by": ("x",),
     "base": PinnedBase(f"sha256:{'0' * 64}"),
     "engine": "buildx",
-    "engine_version": "4",
+    "engine_version": "5",
     "stackpatch": "9",
     "requires": (PinnedStack("other", "2"),),
     "engine_settings": {"dockerfile": "d" * 64},

@@ -20,7 +20,7 @@ from stackpatch.artefacts.lock import rfc3339
 from stackpatch.artefacts.oci import Image, Platform
 from stackpatch.artefacts.overlay import Overlay, layer_entries, overlay
 from stackpatch.artefacts.record import Row, parse_record
-from stackpatch.artefacts.site import Site, compiled_leftovers
+from stackpatch.artefacts.site import Installed, Reading, Site, compiled_leftovers, taken_out
 from stackpatch.artefacts.wheel import WheelResult, repack
 from stackpatch.errors import InputError
 
@@ -401,3 +401,26 @@ def test_a_wheel_for_another_python_is_refused(tmp_path: Path, tags: str) -> Non
     stable = make_wheel(tmp_path / "c", name="demo-1.2.3-cp38-abi3-manylinux_2_34_x86_64.whl")
     bound = repack(stable, CHANGES, local_version=VERSION, target=tmp_path / "out", epoch=EPOCH)
     assert on(layout, bound).layer.blob
+
+
+AOT = "flashinfer/data/aot"
+
+
+@pytest.mark.parametrize(
+    ("paths", "read", "gone"),
+    [
+        (("flashinfer/a.py", f"{AOT}/norm/norm.so"), 2, {AOT}),
+        (("flashinfer/a.py",), 2, set()),
+        # A layer that was not read may have it, and to hide what is not there does no harm.
+        (("flashinfer/a.py",), 1, {"flashinfer_jit_cache", AOT}),
+    ],
+)
+def test_modules_that_were_compiled_into_the_package_itself_are_taken_out(
+    paths: tuple[str, ...], read: int, gone: set[str]
+) -> None:
+    """No distribution names them, pip does not remove them, and FlashInfer loads them first."""
+    there = Installed("1", "flashinfer_python-1.dist-info", {}, {}, frozenset(paths), {}, {})
+    site = Site(SITE, there, {}, Reading(read, 2, 10))
+    found = taken_out(site, ("flashinfer-jit-cache",))
+    assert {path for listed in found.values() for path in listed} == gone
+    assert taken_out(site, ("torch",)).get("torch", ("torch",)) == ("torch",)

@@ -136,7 +136,8 @@ def base_notes(inputs: Inputs, base: Base, site: Site) -> list[str]:
     if base.pinned.editable:
         return notes
     for shadow, paths in taken_out(site, inputs.shadowed_by).items():
-        seen = site.installed is not None and shadow in site.installed.distributions
+        whole = site.reading is not None and site.reading.whole
+        seen = whole or (site.installed is not None and shadow in site.installed.distributions)
         what = f"/{site.path}/{paths[0]}" + f" and {len(paths) - 1} more" * (len(paths) > 1)
         there = "" if seen else " if it is there; its layer was not read"
         notes.append(

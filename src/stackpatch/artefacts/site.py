@@ -87,25 +87,39 @@ class Site:
         return f"cpython-{found[1]}{found[2]}" if found else None
 
 
+# FlashInfer loads what was compiled into this folder of its own package before anything else
+# (FLASHINFER_AOT_DIR in flashinfer/jit/env.py): what flashinfer-jit-cache brings, without a name.
+_UNNAMED = {"flashinfer-jit-cache": "flashinfer/data/aot"}
+
+
 def taken_out(site: Site, shadowing: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What to hide so that these distributions' prebuilt code is not met, by distribution.
 
     One that was seen goes as its RECORD lists it; without one, its dist-info and the import
     package that its name suggests. Where not every layer was read, one that was not seen goes by
     that name too: to hide what is not there does no harm, to leave what is there may keep a patch
-    from having any effect.
+    from having any effect. So does a folder with such code that belongs to no distribution.
     """
     found: dict[str, tuple[str, ...]] = {}
     installed = site.installed
+    whole = site.reading is not None and site.reading.whole
     for name in shadowing:
         package = name.replace("-", "_")
         if installed is not None and name in installed.distributions:
             files = installed.shadowing.get(name)
             guessed = (package, installed.distributions[name])
             found[name] = _whole_folders(files, installed.paths) if files else guessed
-        elif site.reading is None or not site.reading.whole:
+        elif not whole:
             found[name] = (package,)
+        unnamed = _UNNAMED.get(name)
+        if unnamed is not None and (not whole or _is_there(unnamed, site)):
+            found[name] = (*found.get(name, ()), unnamed)
     return found
+
+
+def _is_there(folder: str, site: Site) -> bool:
+    paths = site.installed.paths if site.installed is not None else ()
+    return any(path.startswith(f"{folder}/") for path in paths)
 
 
 def _whole_folders(files: frozenset[str], there: frozenset[str]) -> tuple[str, ...]:
