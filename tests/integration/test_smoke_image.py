@@ -157,7 +157,9 @@ def test_reading_an_image_of_the_daemon_leaves_no_container(made: Made) -> None:
 
 def test_smoke_in_an_image_of_the_daemon(made: Made) -> None:
     image = f"{made.engine.registry}/{made.name}:1"
-    done = cli("smoke", "flashinfer", "--arch", "sm120", "--image", image, made=made)
+    wanted = ("import", "audit", "shadowing", "device")
+    only = [word for name in wanted for word in ("--only", name)]
+    done = cli("smoke", "flashinfer", "--arch", "sm120", "--image", image, *only, made=made)
     told = json.loads(done.stdout)
     checks = {check["name"]: check for check in told["checks"]}
     assert told["version"] == "0.6.3+sp.1"
