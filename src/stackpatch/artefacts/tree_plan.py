@@ -42,9 +42,8 @@ class TreePlan:
     """One build. patches: those for the arch, in order. why: one sentence about the engine.
 
     inputs: their base stands for nothing as long as `open` says that none is known. evidence: why
-    the base is said to hold the release. package: what Python imports. cuda: what the arch asks
-    for. companions, same_version: as in `Plan`. source: the engine that compiles, where one does.
-    open: what is not pinned, for a person.
+    the base is said to hold the release. cuda: what the arch asks for. companions, same_version: as
+    in `Plan`. source: the engine that compiles, where one does. based: whether a base is known.
     """
 
     inputs: Inputs
@@ -52,7 +51,6 @@ class TreePlan:
     why: str
     patches: tuple[Patch, ...]
     layout: Layout
-    package: str
     cuda: str
     evidence: str | None = None
     companions: tuple[Companion, ...] = ()
@@ -220,7 +218,6 @@ def plan_tree(
         why,
         narrowed.patches,
         layout,
-        upstream.package,
         str(settings.cuda),
         evidence,
         companions,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,13 +22,9 @@ from stackpatch.cli.engines import (
 from stackpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from stackpatch.artefacts.base import OpenRemote
     from stackpatch.artefacts.build import BuildResult, Planned
-    from stackpatch.artefacts.images import RemoteImage
-    from stackpatch.artefacts.locked import Locked
-    from stackpatch.cli.engines import EngineOptions
     from stackpatch.cli.gate_memo import Told
     from stackpatch.cli.progress import Report
     from stackpatch.cli.workspace import Workspace
@@ -102,6 +97,7 @@ def command(
 ) -> None:
     """Build the patched wheel, the image layout and their lock."""
     from stackpatch.checks.proof import how_far, known
+    from stackpatch.cli.build_job import Asked, plan_job
     from stackpatch.cli.engines import EngineOptions
     from stackpatch.cli.locks import (
         check_result,
@@ -142,17 +138,9 @@ def command(
         pip_config=pip_config,
         network=network,
     )
-    job = _job(
-        work,
-        wanted,
-        options,
-        engine=engine,
-        base=base,
-        site=site,
-        locked=locked,
-        offline=offline,
-        dry_run=dry_run,
-    )
+    engine_lock = None if locked is None else locked.inputs["engine"]
+    asked = Asked(engine, base, site, options, engine_lock, offline, dry_run)
+    job = plan_job(work, wanted, asked)
     plan, one = job.plan, job.plan.inputs
     if locked is not None:
         differing(locked, plan.json(), json=json)
@@ -192,116 +180,6 @@ def command(
         whole |= {"from_lock": locked.where, "differences": changed}
         lines += same_or_differs(locked, changed)
     output.emit("build", whole, lines, json=json, failure=failure)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A build that was decided, and how it is carried out: below a folder, telling how far it is,
-    with what to clear where the result is installed.
-
-    open: what is not pinned yet. base_lines: what a person should know of the base.
-    """
-
-    plan: Planned
-    run: Callable[[Path, Report, Sequence[Mapping[str, Any]]], BuildResult]
-    open: Sequence[str] = ()
-    base_lines: Sequence[str] = ()
-
-
-def _job(
-    work: Workspace,
-    arch: Arch,
-    options: EngineOptions,
-    *,
-    engine: str,
-    base: str | None,
-    site: str | None,
-    locked: Locked | None,
-    offline: bool,
-    dry_run: bool,
-) -> _Job:
-    """From the released wheel or, where the release is its commit, from git. Raises InputError."""
-    from stackpatch.artefacts.tree_plan import has_no_wheel
-
-    recipe, release, remote = work.recipe, work.release, _remote(offline=offline)
-    if has_no_wheel(release):
-        from stackpatch.artefacts.tree_build import build_tree
-        from stackpatch.cli.build_tree import planned
-
-        tree, opened = planned(
-            work,
-            arch,
-            engine=engine,
-            base=base,
-            site=site,
-            remote=remote,
-            options=options,
-            locked=locked,
-            dry_run=dry_run,
-        )
-
-        def run_tree(out: Path, report: Report, caches: Sequence[Mapping[str, Any]]) -> BuildResult:
-            assert opened is not None  # noqa: S101 - only a dry run opens none
-            return build_tree(
-                recipe,
-                arch,
-                tree,
-                opened,
-                out=out,
-                offline=offline,
-                report=report,
-                caches=caches,
-            )
-
-        return _Job(tree, run_tree, tree.open)
-    from stackpatch.artefacts.release import build_release, plan_release
-    from stackpatch.cli.engines import external
-
-    plan, found = plan_release(
-        recipe,
-        release,
-        arch,
-        work.series,
-        engine=engine,
-        base=base or "scratch",
-        site=site,
-        remote=remote,
-        collection=work.collection,
-        external=external(
-            engine,
-            options,
-            stack=recipe.stack,
-            root=work.collection.root,
-            arch=arch,
-            locked=locked.inputs["engine"] if locked is not None else None,
-        ),
-    )
-
-    def run_wheel(out: Path, report: Report, caches: Sequence[Mapping[str, Any]]) -> BuildResult:
-        return build_release(
-            recipe,
-            release,
-            arch,
-            plan,
-            found,
-            out=out,
-            offline=offline,
-            report=report,
-            caches=caches,
-        )
-
-    return _Job(plan, run_wheel, base_lines=found.lines())
-
-
-def _remote(*, offline: bool) -> OpenRemote:
-    """Opens an image in a registry; imports what speaks with one only when it is called."""
-
-    def remote(text: str) -> RemoteImage:
-        from stackpatch.cli.images import opener
-
-        return opener(offline=offline)(text)
-
-    return remote
 
 
 def _gates(work: Workspace, arch: Arch, plan: Planned, report: Report) -> Told | None:
