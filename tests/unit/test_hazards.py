@@ -380,6 +380,17 @@ def shared(d: Dialect) -> Iterator[Case]:
         plain="misplaced unsure",
     )
 
+    turned = "if major != 10: raise Wrong" if d is PYTHON else "if (major != 10) throw Wrong();"
+    yield case(
+        "deletion, gate the other way round",
+        gone,
+        without,
+        f("moe", turned) + fill + f("fp4", s),
+        "unsure",
+        absent,
+        plain="misplaced unsure",
+    )
+
     both = f("moe", r) + fill + f("fp4", r)
     fp4 = d.says("fp4")
     yield case("half landed", pair, both, f("moe", r) + fill + f("fp4", s), "partial", moe, fp4)
@@ -435,6 +446,20 @@ def shared(d: Dialect) -> Iterator[Case]:
         pair,
         fixed,
         f("moe", r).replace("launch()", f"{s}\n{i}launch()") + fill + f("fp4", s),
+        "unsure",
+        moe,
+        plain="misplaced unsure",
+    )
+    loud = (
+        'assert major == 10, "no major in (10, 12)"'
+        if d is PYTHON
+        else 'ICHECK_EQ(major, 10) << "no major == 12";'
+    )
+    yield case(
+        "landed in the strict one's message",
+        pair,
+        fixed,
+        f("moe", loud) + fill + f("fp4", s),
         "unsure",
         moe,
         plain="misplaced unsure",
@@ -799,6 +824,15 @@ def python_only() -> Iterator[Case]:
         ours,
         dead.replace("m == 10", "m in (10, 12)"),
         "unsure conflict",
+        "f :: 10, 12",
+        "unsure",
+    )
+    yield case(
+        "landed where it never runs",
+        body,
+        ours,
+        body.replace("    assert m == 10", "    if False:\n        assert m in (10, 12)"),
+        "conflict unsure",
         "f :: 10, 12",
         "unsure",
     )

@@ -145,6 +145,13 @@ def test_a_word_that_is_left_is_told_as_what_it_is(lab: Lab) -> None:
     assert (verdict.word, verdict.detail) == ("unsure", detail)
 
 
+def test_a_symbol_that_is_there_twice_is_not_called_gone(lab: Lab) -> None:
+    tree = tree_of(lab, {"x.py": OPEN + "\n\ndef gate():\n    return shut\n"})
+    verdict = decide(lab.objects, tree, patch_of(lab, EFFECT))
+    detail = "only 1 of 2 definitions of gate have '(10, 12)'"
+    assert (verdict.word, verdict.detail) == ("unsure", detail)
+
+
 @pytest.mark.parametrize(
     ("now", "word"),
     [({"README": "1\n"}, "unsure"), ({"README": "1\n", "ci/z": "1\n"}, "obsolete")],

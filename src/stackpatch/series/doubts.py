@@ -17,6 +17,7 @@ from stackpatch.model.verdict import Word
 from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
 from stackpatch.series.hunk_states import made_on, symbol_of
+from stackpatch.series.rewording import reads_like, says_more, words
 from stackpatch.series.side import Side
 from stackpatch.series.symbols import language_of
 from stackpatch.series.twins import headings
@@ -33,11 +34,8 @@ if TYPE_CHECKING:
     from stackpatch.series.symbols import Symbol
     from stackpatch.sources.objects import Objects
 
-# How alike two lines are before one may be the other in other words (difflib's ratio).
-_REWORDED = 0.75
 # How much of a function must be left to call it the same one in another file.
 _SAME_FUNCTION = 0.5
-_WORD = re.compile(rb"[A-Za-z_]\w*|\d+")
 _CALL = re.compile(rb"([A-Za-z_]\w{2,})\s*\(")
 _NAME = re.compile(rb"[A-Za-z_]\w{3,}")
 
@@ -161,6 +159,9 @@ def _still_there(ground: _Ground) -> Iterator[str]:
             ground.theirs, name, ground.base, at, line
         ):
             yield f"{_text(line)!r}, which it removes, still stands in {_place(ground, name)}"
+        for other in _others(ground, name, line):
+            if says_more(line, other):
+                yield f"{_text(other)!r} in {_place(ground, name)} is what it removes, and more"
         if name and (helper := _new_helper(ground, name, line)):
             yield f"{_text(line)!r}, which it removes, now stands in {helper}, which {name} uses"
 
@@ -171,7 +172,7 @@ def _removed(ground: _Ground) -> Iterator[tuple[Hunk, bytes]]:
         added = {_collapsed(text) for text in hunk.added}
         for text in hunk.removed:
             line = _collapsed(text)
-            if line not in added and len(line) >= 8 and len(set(_WORD.findall(line))) >= 2:
+            if line not in added and len(line) >= 8 and len(set(words(line))) >= 2:
                 yield hunk, line
 
 
@@ -187,6 +188,12 @@ def _count(side: Side, name: str, base: Side, at: int, line: bytes) -> int:
         else:
             total += side.symbols.at(number).name == ""
     return total
+
+
+def _others(ground: _Ground, name: str, line: bytes) -> list[bytes]:
+    """The symbol's lines that neither are this one nor stand in it as the patch makes it."""
+    meant = {b"", line, *_scope(ground.theirs, name).split(b"\n")}
+    return [found for found in _scope(ground.target, name).split(b"\n") if found not in meant]
 
 
 def _new_helper(ground: _Ground, name: str, line: bytes) -> str | None:
@@ -205,12 +212,9 @@ def _reworded(ground: _Ground) -> Iterator[str]:
     """A line that upstream wrote into the symbol and that reads almost like a removed one."""
     for hunk, line in _removed(ground):
         name = symbol_of(ground.base, hunk)
-        meant = set(_scope(ground.theirs, name).split(b"\n"))
-        for found in _scope(ground.target, name).split(b"\n"):
-            if found and found not in meant and found != line:
-                ratio = difflib.SequenceMatcher(None, _text(line), _text(found)).ratio()
-                if ratio >= _REWORDED:
-                    yield f"{_text(found)!r} in {_place(ground, name)} reads like what it removes"
+        for other in _others(ground, name, line):
+            if reads_like(line, other):
+                yield f"{_text(other)!r} in {_place(ground, name)} reads like what it removes"
 
 
 def _in_a_helper(objects: Objects, tree: str, ground: _Ground) -> Iterator[str]:

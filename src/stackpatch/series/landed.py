@@ -221,7 +221,10 @@ def _weigh_text(look: _Look, recorded: bool) -> tuple[Word, str]:
 def _weigh_lost(
     objects: Objects, tree: str, look: _Look, evidence: list[Evidence]
 ) -> tuple[Word, str]:
-    """No effect is refuted, but a symbol is nowhere to be judged."""
+    """No effect is refuted, but one cannot be judged: mostly a symbol that is nowhere."""
+    for finding in look.undecided:
+        if finding.symbol is not None:
+            return Word.UNSURE, finding.says
     if look.gone:
         return Word.UNSURE, look.gone[0].says
     left = remains(objects, tree, look.patch)

@@ -1,4 +1,4 @@
-"""The text of a file that does something: without comments, docstrings and `#if 0`.
+"""The text of a file that does something: without comments, docstrings, `#if 0`, `if False:`.
 
 A gate that reads as we want it in a comment is no gate. What is blanked keeps its lines, so that
 line numbers stay.

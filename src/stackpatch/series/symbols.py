@@ -147,7 +147,7 @@ def parse_symbols(path: str, content: bytes) -> Symbols:
 
 
 def remarks(path: str, content: bytes) -> Sequence[tuple[int, int]]:
-    """Where comments and Python's docstrings are: first byte, byte after the last."""
+    """Where comments, Python's docstrings and `if False:` are: first byte, byte after the last."""
     language = language_of(path)
     return () if language is None else _read(language, content)[1]
 
@@ -195,7 +195,11 @@ _DEFINITIONS = {
     """,
 }
 _REMARKS = {
-    Language.PYTHON: "(comment) @r (expression_statement . (string) @r .)",
+    Language.PYTHON: """
+        (comment) @r
+        (expression_statement . (string) @r .)
+        (if_statement condition: (false) consequence: (block) @r)
+    """,
     Language.CPP: "(comment) @r",
 }
 _VARIABLES = ("expression_statement", "declaration")
