@@ -192,6 +192,10 @@ def test_a_module_of_another_installations_sources_wins_up_to_0_6_11(tmp_path: P
     (found,) = it.found(loaded="/another/demo")
     assert (found.kind, found.effect) == (Kind.JIT, Effect.WINS)
     assert str(it.source) in found.what
+    (it.folder / "k.so").unlink()  # a build that failed, or is still to come, takes them too
+    (again,) = it.found(loaded="/another/demo")
+    assert again == found
+    assert it.found() == []  # of this installation, nothing is there that could be stale
     other = tmp_path / "newer"
     other.mkdir()
     assert Module(other, "0.6.11.post1").record().found(loaded="/another/demo") == []

@@ -82,11 +82,12 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class JitModule:
-    """A compiled module in FlashInfer's cache.
+    """A module in FlashInfer's cache, compiled or about to be.
 
     version: the folder's, which names the FlashInfer that reads it. sources: as its build.ninja
     names them. changed: objects of it that were compiled from other contents than lie there now;
-    None: nothing says from which. checked: FlashInfer compares contents itself (CuTe-DSL).
+    None: nothing says from which. checked: FlashInfer compares contents itself (CuTe-DSL). built:
+    there is a library, not a build.ninja alone.
     """
 
     name: str
@@ -95,6 +96,7 @@ class JitModule:
     sources: tuple[str, ...] = ()
     changed: tuple[str, ...] | None = None
     checked: bool = False
+    built: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,8 @@ def _jit(scene: Scene, package: str) -> Iterator[Finding]:
                 " wrote it",
                 _CLEAR,
             )
+        elif not module.built:
+            continue
         elif module.changed and "+sp." in module.version:
             yield Finding(
                 Kind.JIT,

@@ -32,18 +32,20 @@ _MOST = 64 << 20
 
 
 def jit_modules(base: Path) -> Iterator[JitModule]:
-    """The compiled modules below FlashInfer's cache folder, `<version>/<arches>/cached_ops/*`."""
+    """The modules below FlashInfer's cache folder, `<version>/<arches>/cached_ops/*`."""
     for folder in sorted((*base.glob("*/*/cached_ops/*"), *base.glob("*/cached_ops/*"))):
         if not folder.is_dir():
             continue
         version = folder.relative_to(base).parts[0]
         if (folder / "meta.json").is_file():
             yield JitModule(folder.name, str(folder), version, checked=True)
-        elif (folder / f"{folder.name}.so").is_file():
-            build = _bytes(folder / "build.ninja").decode("utf-8", "replace")
-            sources = tuple(source for _, given in ninja_builds(build) for source in given)
-            changed = _changed(folder, [made for made, _ in ninja_builds(build)])
-            yield JitModule(folder.name, str(folder), version, sources, changed)
+            continue
+        built = (folder / f"{folder.name}.so").is_file()
+        build = ninja_builds(_bytes(folder / "build.ninja").decode("utf-8", "replace"))
+        if built or build:
+            sources = tuple(source for _, given in build for source in given)
+            changed = _changed(folder, [made for made, _ in build]) if built else None
+            yield JitModule(folder.name, str(folder), version, sources, changed, built=built)
 
 
 def ninja_builds(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
