@@ -136,7 +136,10 @@ def test_no_usable_answer_is_unknown_with_a_reason(
         (Reply(status=401), "does not accept the token in GITHUB_TOKEN or GH_TOKEN"),
     ],
 )
-def test_a_refusal_ends_the_asking(tmp_path: Path, github: Server, reply: Reply, why: str) -> None:
+def test_a_refusal_ends_the_asking(
+    tmp_path: Path, github: Server, monkeypatch: pytest.MonkeyPatch, reply: Reply, why: str
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "no longer good")
     github.replies[PATHS[PULL]] = reply
     tracker = make(tmp_path, github)
     assert why in (tracker.state(PULL).why or "")

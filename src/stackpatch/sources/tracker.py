@@ -200,7 +200,7 @@ class Tracker:
             self._closed = str(self._refused)
         if status in (403, 429):
             return str(self._closed)
-        if status == 401:
+        if status == 401 and self._token:
             self._closed = f"{self._host} does not accept the token in GITHUB_TOKEN or GH_TOKEN"
             return self._closed
         if status in (304, 404, 410):
