@@ -118,11 +118,30 @@ def test_another_build_takes_the_runs_of_the_old_one_along(root: Path, tmp_path:
     result = built(tmp_path)
     (result.folder / "smoke.json").write_text(json.dumps(smoke_of(result)))
     place = proven.record_proof(result.folder, [])
-    (place / "lock.json").write_text((place / "lock.json").read_text().replace("sm121", "sm12x"))
+    # As an earlier build left it: another wheel, in its lock and in what was seen of it.
+    wheel = wheel_of(result.outputs).sha256
+    (seen,) = place.glob("smoke-*")
+    for path in (place / "lock.json", seen):
+        path.write_text(path.read_text().replace(wheel, "0" * 64))
     (result.folder / "smoke.json").unlink()
     proven.record_proof(result.folder, [])
     assert not list(place.glob("smoke-*"))
     assert cells(root)["runs on the arch"] == "-"
+
+
+def test_the_same_wheel_made_by_another_engine_keeps_its_runs(root: Path, tmp_path: Path) -> None:
+    # An engine of a new version writes another key into the lock; a GPU is not at hand again.
+    result = built(tmp_path)
+    (result.folder / "smoke.json").write_text(json.dumps(smoke_of(result)))
+    place = proven.record_proof(result.folder, [])
+    (result.folder / "smoke.json").unlink()
+    lock = result.folder / "lock.json"
+    changed = json.loads(lock.read_bytes())
+    changed["inputs"]["engine"]["version"] += "1"
+    lock.write_text(json.dumps(changed))
+    assert proven.record_proof(result.folder, []) == place
+    assert (place / "lock.json").read_bytes() == lock.read_bytes()
+    assert cells(root)["numbers right"] == "yes"
 
 
 def test_the_table_is_put_between_its_marks_and_nowhere_else(root: Path) -> None:

@@ -89,11 +89,14 @@ def record_proof(folder: Path, smokes: Sequence[Path]) -> Path:
     }
     known = target / LOCK
     if not known.exists() or known.read_bytes() != content:
-        # A lock of other bytes is another build: nothing that was seen of the old one counts.
-        for old in target.glob("smoke-*.json"):
-            old.unlink()
         storage.write_atomically(known, content)
         storage.write_atomically(target / BUILT, (json.dumps(made, indent=2) + "\n").encode())
+        # What was seen of another wheel goes. Of the same one it stays, whichever engine made it
+        # again: a run on a GPU is not had twice.
+        proof = read_proof(target)
+        for old in target.glob("smoke-*.json"):
+            if proof is None or not is_about(json.loads(old.read_bytes()), proof):
+                old.unlink()
     found = [path for path in (folder / "smoke.json",) if path.exists()]
     for path in (*found, *smokes):
         document = path.read_bytes()
