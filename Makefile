@@ -55,7 +55,7 @@ test: $(STAMP) tools
 # Debian or Ubuntu what is missing is installed; elsewhere the tests that need it fail and say so.
 TOOLS := chromium=chromium chromedriver=chromium-driver wiggle=wiggle sshd=openssh-server \
   ssh-keygen=openssh-client openssl=openssl g++=g++ strip=binutils patch=patch diff=diffutils \
-  jq=jq pgrep=procps
+  jq=jq pgrep=procps skopeo=skopeo
 tools:
 	@missing=; for one in $(TOOLS); do \
 	  PATH="$$PATH:/usr/sbin" command -v "$${one%%=*}" >/dev/null || missing="$$missing $${one#*=}"; done; \
