@@ -110,8 +110,8 @@ class GateRule(Strict):
     pattern: PatternText = Field(
         description="Regular expression over the file without comments, white space collapsed to "
         "one blank. What it admits is read from its groups: `major` (10), `capability` (120), "
-        "`minimum` (from this major on), `target` (100f, 12.0f, 8.0+PTX); each may occur several times. A group "
-        "may hold a list of numbers."
+        "`minimum` (from this major on), `target` (100f, 12.0f, 8.0+PTX); each may occur several "
+        "times. A group may hold a list of numbers."
     )
     majors: tuple[int, ...] = Field(
         default=(), description="What a match admits where the text itself has no number."
