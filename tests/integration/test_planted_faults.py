@@ -23,7 +23,7 @@ import numpy
 import pytest
 from tests.faults import stale_module
 
-from stackpatch.artefacts.record import Row, dump_record
+from stackpatch.installed.record import Row, dump_record
 
 ROOT = Path(__file__).parents[2]
 STANDIN = ROOT / "tests" / "faults" / "standin"

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from tests.images import LayoutMaker
 
-from stackpatch.artefacts.record import Row, dump_record
 from stackpatch.cli.smoke_file import place_for
+from stackpatch.installed.record import Row, dump_record
 from stackpatch.model.collection import Collection
 
 ROOT = Path(__file__).parents[2]

@@ -19,10 +19,10 @@ from stackpatch.artefacts.layout import Layout, write_layout
 from stackpatch.artefacts.lock import rfc3339
 from stackpatch.artefacts.oci import Image, Platform
 from stackpatch.artefacts.overlay import Overlay, layer_entries, overlay
-from stackpatch.artefacts.record import Row, parse_record
 from stackpatch.artefacts.site import Installed, Reading, Site, compiled_leftovers, taken_out
 from stackpatch.artefacts.wheel import WheelResult, repack
 from stackpatch.errors import InputError
+from stackpatch.installed.record import Row, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

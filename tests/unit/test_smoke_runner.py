@@ -179,7 +179,7 @@ def test_a_folder_of_programs_runs_its_own_checks_without_stackpatch(
     shutil.copytree(RECIPES / stack / "smoke", folder)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    argv = [python, "-B", folder / "run_all.py", "--arch", "sm121", "--out", out]
+    argv = [str(python), "-B", str(folder / "run_all.py"), "--arch", "sm121", "--out", str(out)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     told = json.loads(out.read_text())
     recipe = Collection(ROOT).recipe(stack)

@@ -12,12 +12,12 @@ from tests.wheels import record_hash
 
 from stackpatch.artefacts.engines.context import Executable, write_context
 from stackpatch.artefacts.layer import Kind
-from stackpatch.artefacts.record import Row, parse_record
 from stackpatch.artefacts.site import Installed, Reading, Site
 from stackpatch.artefacts.tree_changes import Changed, ChangedFile, changed_files
 from stackpatch.artefacts.tree_layer import refuse_other_release, tree_layer_entries
 from stackpatch.artefacts.tree_source import context_files
 from stackpatch.errors import InputError
+from stackpatch.installed.record import Row, parse_record
 from stackpatch.model.layout import Layout
 from stackpatch.sources.objects import Entry, Objects
 
@@ -197,7 +197,8 @@ def test_the_context_has_each_file_with_its_mode_and_a_list_of_digests(tmp_path:
     write_context(tmp_path / "context", tmp_path / "llm.Dockerfile", files)
     below = tmp_path / "context" / "source" / "files" / "llm"
     assert {path.name: path.stat().st_mode & 0o777 for path in below.iterdir()} == {
-        "a.py": 0o644, "tool": 0o755,
+        "a.py": 0o644,
+        "tool": 0o755,
         os.fsdecode(b"\xff.py"): 0o644,
     }
 

@@ -18,9 +18,9 @@ from packaging.utils import canonicalize_name
 
 from stackpatch.artefacts.layer import WHITEOUT, Entry, Kind
 from stackpatch.artefacts.layer_stream import layer_tar
-from stackpatch.artefacts.record import Row, parse_record
 from stackpatch.artefacts.site import Installed, Reading, Site
 from stackpatch.errors import InputError
+from stackpatch.installed.record import Row, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

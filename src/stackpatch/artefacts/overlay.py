@@ -20,10 +20,10 @@ from packaging.version import InvalidVersion, Version
 
 from stackpatch.artefacts.layer import Entry, Kind, Layer, make_layer
 from stackpatch.artefacts.lock import rfc3339
-from stackpatch.artefacts.record import Row, dump_record, parse_record
 from stackpatch.artefacts.site import Site, compiled_leftovers, taken_out
 from stackpatch.artefacts.wheel import InstalledFile, WheelResult
 from stackpatch.errors import InputError
+from stackpatch.installed.record import Row, dump_record, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from stackpatch.artefacts.layer import Entry
-    from stackpatch.artefacts.record import Row
+    from stackpatch.installed.record import Row
 
 _TAG = re.compile(r"python(\d+)\.(\d+)/")
 

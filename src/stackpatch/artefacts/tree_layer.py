@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from stackpatch.artefacts.layer import Entry, Kind
-from stackpatch.artefacts.record import Row, dump_record, encoded
 from stackpatch.artefacts.site import compiled_leftovers, taken_out
 from stackpatch.errors import InputError
+from stackpatch.installed.record import Row, dump_record, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -25,7 +25,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from stackpatch.artefacts.rawzip import Member, RawZip, ZipWriter, unsafe_name
-from stackpatch.artefacts.record import Row, dump_record, parse_record
+from stackpatch.installed.record import Row, dump_record, parse_record
 from stackpatch.storage import disk_errors
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackpatch.artefacts.record import parse_record
 from stackpatch.checks.places import ask
 from stackpatch.errors import InputError
+from stackpatch.installed.record import parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 
 from stackpatch.artefacts.finding import Search
-from stackpatch.artefacts.record import Row, encoded
 from stackpatch.errors import EnvironmentProblem, InputError
+from stackpatch.installed.record import Row, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
