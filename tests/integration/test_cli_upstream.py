@@ -165,6 +165,20 @@ def test_several_versions_are_several_rows(project: Project) -> None:
     assert found == [("git:v1.1", "needed"), ("git:v2.0", "upstreamed")]
 
 
+def test_a_version_that_cannot_be_had_hides_no_other(project: Project) -> None:
+    project.up.release("1.1", {"note": "1\n"})
+    judged(project, "--at", "git:v1.1")
+    text = project.recipe.read_text()
+    project.recipe.write_text(text.replace(str(project.up.folder), "https://127.0.0.1:9/demo.git"))
+    ran = project.run("upstream", "demo", "--at", "git:v2.0", "--at", "git:v1.1", "--json")
+    assert ran.status == 3
+    assert [(row["at"], row["verdict"]) for row in ran.document["patches"]] == [
+        ("git:v1.1", "needed")
+    ]
+    assert "127.0.0.1:9" in ran.document["error"]["message"]
+    assert "git:v2.0: not judged" in ran.err
+
+
 def test_links_are_asked_once_kept_and_shown_with_their_age(project: Project) -> None:
     project.up.release("2.0", {"note": "2\n"})
     pull = {"state": "closed", "title": "Open", "pull_request": {"merged_at": "2026-01-02"}}

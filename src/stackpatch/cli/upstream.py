@@ -56,14 +56,19 @@ def command(
         tracker = Tracker(cache_root() / "links.json", offline=offline)
         reports: list[tuple[dict[str, Any], list[str]]] = []
         failure = None
-        try:
-            for target in _targets(work, at or [], report):
+        names: Sequence[str | None] = at or [None]
+        for name in names:
+            try:
+                target = _target(work, name, report)
                 base = work.base(report, like=target)
                 work.on_base(base)
                 reports.append(_judge(work, base, target, tracker))
-        except EnvironmentProblem as error:
-            # No sources, no verdict; what the recipe waits for is asked at other places.
-            failure = error
+            except EnvironmentProblem as error:
+                # No sources, no verdict; other versions, and what the recipe waits for, are asked
+                # for at other places.
+                if name is not None:
+                    output.warn(f"{name}: not judged: {error.message}")
+                failure = failure or error
         watched = triggers(work.recipe, tracker, index_versions(offline=offline))
         tracker.save()
     if failure is not None and not (reports or watched):
@@ -99,12 +104,10 @@ def _together(work: Workspace, documents: Sequence[dict[str, Any]]) -> dict[str,
     }
 
 
-def _targets(work: Workspace, at: Sequence[str], report: Report) -> list[Stored]:
+def _target(work: Workspace, name: str | None, report: Report) -> Stored:
     from stackpatch.model.reference import VersionRef
 
-    if at:
-        return [work.resolve(VersionRef.parse(name), report) for name in at]
-    return [work.newest(report)]
+    return work.newest(report) if name is None else work.resolve(VersionRef.parse(name), report)
 
 
 def _judge(

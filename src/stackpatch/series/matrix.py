@@ -104,7 +104,7 @@ def compute_all(series: Sequence[Series], *, processes: int) -> list[Matrix]:
     task = _Cells(series)
     units = len(task.units)
     done = 0
-    while done < units and (processes < 2 or task.examined < _FEW):
+    while done < units and (processes < 2 or (task.examined < _FEW and not task.all_new)):
         task.do(done)
         done += 1
     if done < units and all(one.objects.on_disk for one in series):
@@ -140,6 +140,11 @@ class _Cells:
     def examined(self) -> int:
         """How many cells were not remembered."""
         return sum({id(one.memo): one.memo.misses for one in self._series}.values())
+
+    @property
+    def all_new(self) -> bool:
+        """Whether nothing at all is remembered, so that every cell will have to be examined."""
+        return all(one.memo.empty for one in self._series)
 
     def do(self, unit: int) -> None:
         self.found[unit] = [

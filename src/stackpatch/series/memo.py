@@ -53,6 +53,11 @@ class Memo:
         if path is not None:
             self._known = _load(path, self._rules)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is remembered."""
+        return not self._known
+
     def examine(
         self,
         objects: Objects,
