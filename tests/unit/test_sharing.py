@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+@pytest.fixture(autouse=True)
+def _own_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that another test has left in this process keeps none of these from forking."""
+    real, before = threading.active_count, threading.active_count()
+    monkeypatch.setattr(threading, "active_count", lambda: real() - before + 1)
+
+
 class Notes:
     """A task that notes who did what; `does` is called for each unit first."""
 
