@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption, find_root
+from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.roots import find_root
 from stackpatch.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption, find_root
+from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.roots import find_root
 
 if TYPE_CHECKING:
     from stackpatch.errors import FindingError

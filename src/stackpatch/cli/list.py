@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption, find_root
+from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.roots import find_root
 from stackpatch.errors import Problems, StackpatchError
 
 if TYPE_CHECKING:

@@ -121,7 +121,7 @@ class _Asked:
 
 
 def _with_series(root: Path | None) -> list[str]:
-    from stackpatch.cli.context import find_root
+    from stackpatch.cli.roots import find_root
     from stackpatch.model.collection import Collection
 
     collection = Collection(find_root(root).path)

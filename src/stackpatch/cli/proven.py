@@ -186,7 +186,7 @@ def _cell(text: str) -> str:
 
 
 def _collection() -> Collection:
-    from stackpatch.cli.context import find_root
+    from stackpatch.cli.roots import find_root
     from stackpatch.model.collection import Collection
 
     return Collection(find_root(None).path)

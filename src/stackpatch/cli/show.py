@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackpatch.cli import output
-from stackpatch.cli.context import JsonOption, RootOption, find_root
+from stackpatch.cli.context import JsonOption, RootOption
+from stackpatch.cli.roots import find_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from stackpatch.cli.context import Origin, find_root
+from stackpatch.cli.roots import Origin, find_root
 from stackpatch.errors import InputError
 from stackpatch.series.failures import not_applied
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from stackpatch.cli.context import Root
     from stackpatch.cli.progress import Report
+    from stackpatch.cli.roots import Root
     from stackpatch.model.collection import Collection
     from stackpatch.model.recipe import Recipe, Release
     from stackpatch.model.reference import VersionRef

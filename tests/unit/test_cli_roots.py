@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stackpatch.cli import context
-from stackpatch.cli.context import Origin, find_root
+from stackpatch.cli import roots
+from stackpatch.cli.roots import Origin, find_root
 from stackpatch.errors import InputError
 
 
@@ -85,7 +85,7 @@ def test_outside_every_set_the_installed_one_is_taken(
 
 def test_a_package_without_its_set_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(context, "__file__", str(tmp_path / "a/b/stackpatch/cli/context.py"))
+    monkeypatch.setattr(roots, "__file__", str(tmp_path / "a/b/stackpatch/cli/roots.py"))
     with pytest.raises(InputError, match="none in the package") as caught:
         find_root()
     assert "--root" in str(caught.value.hint)
