@@ -671,9 +671,9 @@ def test_unrelated_history_is_only_another_tree(project: Project) -> None:
 def test_the_installed_set_is_not_to_be_changed(
     project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from stackpatch.cli import context
+    from stackpatch.cli import roots
 
-    found = context.Root(project.root, context.Origin.INSTALLED)
+    found = roots.Root(project.root, roots.Origin.INSTALLED)
     monkeypatch.setattr("stackpatch.cli.workspace.find_root", lambda _: found)
     project.up.release("2.0", {"readme": "two\n"})
     ran = rebase(project, "--onto", "git:v2.0")
