@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,6 +202,95 @@ def test_what_has_changed_is_judged_again(project: Project) -> None:
     ran = project.run("matrix", "demo", "--refs", "1.0,1.1", "--json")
     assert ran.status == 1, ran.out
     assert "0002-Open-b.patch" in ran.err
+
+
+HEAVY = ("typer", "pydantic", "yaml", "pygit2", "tree_sitter", "packaging", "requests", "rich")
+
+
+def _alone(project: Project, *asked: str, cwd: Path | None = None) -> tuple[str, list[str]]:
+    """What a process of its own prints, and which of the heavy libraries it brought up."""
+    program = (
+        "import sys; from stackpatch.cli.main import main; status = main(sys.argv[1:]); "
+        f"print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr); "
+        "sys.exit(status)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=cwd or project.root,
+    )
+    return ran.stdout, ran.stderr.split()
+
+
+def test_the_same_words_again_bring_up_no_library(project: Project) -> None:
+    project.run("matrix", "demo", "--refs", "all")
+    for asked in (
+        ("matrix", "demo", "--json"),
+        ("matrix", "demo"),
+        ("matrix", "demo", "demo@1.0", "--offline", "--refs", ">=1.0,<2"),
+        ("matrix", "--all", "--json", "--root", str(project.root)),
+        ("matrix", "--all", "--refs=stored"),
+    ):
+        first, needed = _alone(project, *asked)
+        assert {"typer", "pydantic", "pygit2"} <= set(needed), asked
+        again, needed = _alone(project, *asked)
+        assert again == first
+        assert needed == [], asked
+
+
+def test_the_run_that_brings_a_release_is_remembered_too(project: Project) -> None:
+    """It changes the store while it judges, and is looked at again."""
+    first, _ = _alone(project, "matrix", "demo", "--json")
+    assert _alone(project, "matrix", "demo", "--json") == (first, [])
+
+
+def test_what_the_index_decides_is_asked_anew(project: Project) -> None:
+    asked = ("matrix", "demo", "--refs", "all", "--json")
+    before = project.run(*asked).document["versions"]
+    project.run(*asked)
+    project.offer(project.up.release("3.0", {"b.py": gate(RELAXED)}))
+    assert project.run(*asked).document["versions"] == [*before, "3.0"]
+
+
+def test_the_same_words_in_another_folder_are_another_question(
+    project: Project, tmp_path: Path
+) -> None:
+    """Another folder has other recipes and names its files otherwise; so has a nearer root."""
+    asked = ("matrix", "demo", "--json")
+    copy, below = tmp_path / "copy", project.root / "recipes"
+    shutil.copytree(project.root, copy)
+    patch = "patches/demo/v1.0/0001-Open-a.patch"
+    for folder, shown in ((project.root, patch), (below, f"{project.root}/{patch}"), (copy, patch)):
+        for _ in range(2):
+            told = json.loads(_alone(project, *asked, cwd=folder)[0])
+            assert told["patches"][0]["path"] == shown
+    for name in ("recipes", "patches"):
+        shutil.copytree(copy / name, below / name)
+    nearer = below / "patches" / "demo" / "v1.0" / "0002-Open-b.patch"
+    nearer.write_text(nearer.read_text().replace("[PATCH] Open b", "[PATCH] Nearer"))
+    told = json.loads(_alone(project, *asked, cwd=below)[0])
+    assert told["patches"][1]["subject"] == "Nearer"
+
+
+def test_two_runs_at_once_leave_a_memory_that_is_whole(project: Project) -> None:
+    asked = ("matrix", "demo", "--json")
+    first = project.run(*asked).out
+    from stackpatch.storage import cache_root
+
+    shutil.rmtree(cache_root() / "verdicts")
+    program = "import sys; from stackpatch.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *asked], stdout=subprocess.PIPE, cwd=project.root
+        )
+        for _ in range(3)
+    ]
+    outputs = {one.communicate()[0].decode() for one in running}
+    assert outputs == {_alone(project, *asked)[0]}
+    assert json.loads(outputs.pop())["versions"] == json.loads(first)["versions"]
+    assert _alone(project, *asked)[1] == []
 
 
 def test_a_series_that_stopped_applying_to_its_release_is_not_remembered(

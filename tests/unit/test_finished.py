@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackpatch.series import finished, rules
-from stackpatch.series.finished import Finished
+from stackpatch.series.finished import Answer, Answers, Finished
 from stackpatch.sources.store import SourceStore
 
 if TYPE_CHECKING:
@@ -131,3 +131,63 @@ def test_a_kill_leaves_what_was_there(tmp_path: Path) -> None:
     )
     assert killed.returncode == -signal.SIGKILL
     assert kept.find("demo", KEY) == TEXT
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+ANSWER = Answer({"stacks": ["demo"]}, "s" * 64, (("demo-1.0", KEY), ("demo-1.1", OTHER)))
+
+
+def test_an_answer_comes_back_to_its_words_alone(tmp_path: Path) -> None:
+    kept = Answers(tmp_path / "verdicts")
+    assert kept.find("words") is None
+    kept.keep("words", ANSWER)
+    assert kept.find("words") == ANSWER
+    assert Answers(tmp_path / "verdicts").find("words") == ANSWER
+    assert kept.find("other words") is None
+    newer = Answer(ANSWER.question, "t" * 64, ())
+    kept.keep("words", newer)
+    assert kept.find("words") == newer
+
+
+def test_the_oldest_answers_are_forgotten(tmp_path: Path) -> None:
+    kept = Answers(tmp_path)
+    for number in range(40):
+        kept.keep(f"words {number}", ANSWER)
+        kept.keep("asked every day", ANSWER)
+    found = [number for number in range(40) if kept.find(f"words {number}") is not None]
+    assert found == list(range(40 - len(found), 40))
+    assert 8 <= len(found) < 40
+    assert kept.find("asked every day") == ANSWER
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"words": null}',
+        b'{"words": {"question": 1, "state": "s"}}',
+        b'{"words": {"question": 1, "state": "s", "matrices": [1]}}',
+        b'{"words": {"question": 1, "state": "s", "matrices": [["a", "b", "c"]]}}',
+        b'{"words": {"question": 1, "state": "s", "matrices": 7}}',
+    ],
+)
+def test_damaged_answers_are_none_and_are_mended(tmp_path: Path, damage: bytes) -> None:
+    kept = Answers(tmp_path)
+    kept.keep("words", ANSWER)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage)
+    assert kept.find("words") is None
+    kept.keep("words", ANSWER)
+    assert kept.find("words") == ANSWER
+
+
+def test_a_disk_that_refuses_an_answer_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "verdicts").write_text("a file where the folder should be")
+    kept = Answers(tmp_path / "verdicts")
+    kept.keep("words", ANSWER)
+    assert kept.find("words") is None

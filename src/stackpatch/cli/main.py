@@ -121,15 +121,21 @@ def _run(words: list[str]) -> int:
 
 def _invoke(words: list[str]) -> int:
     """Parse and call. Click's own errors become ours; its wish to exit becomes a status."""
+    completing = "_STACKPATCH_COMPLETE" in os.environ
+    if words[:1] == ["matrix"] and not completing:
+        from stackpatch.cli import matrix_again
+
+        if matrix_again.tell(words):
+            return 0
     import typer
 
     from stackpatch.cli import commands
 
     group = commands.root_command()
-    if "_STACKPATCH_COMPLETE" in os.environ:
+    if completing:
         group.main(args=words, prog_name="stackpatch")
     try:
-        with group.make_context("stackpatch", list(words)) as context:
+        with group.make_context("stackpatch", list(words), obj=tuple(words)) as context:
             group.invoke(context)
     except typer.Exit as wish:
         return wish.exit_code

@@ -1,8 +1,11 @@
 """Finished matrices: what the last run said of a series, word for word, until anything changes.
 
-Remembered verdicts (memo.py) spare the judging; this spares asking for them one by one. A file for
-each series holds one matrix and the key of all that it depends on; it may be lost or damaged
-without harm, and another key means that it is as good as absent.
+Remembered verdicts (memo.py) spare the judging; `Finished` spares asking for them one by one. A
+file for each series holds one matrix and the key of all that it depends on; it may be lost or
+damaged without harm, and another key means that it is as good as absent.
+
+That key needs the recipe parsed and the store opened. `Answers` spares even that: it remembers
+which matrices answered the words of a command while every byte that it read was as it is now.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import contextlib
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from stackpatch.errors import EnvironmentProblem
 from stackpatch.series.rules import rules
@@ -67,3 +71,55 @@ class Finished:
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.matrix"
+
+
+# So many questions are remembered; a person asks few, and each is a handful of lines.
+_QUESTIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered: matrices by name and key, as `Finished` keeps them.
+
+    question: what was asked, as JSON values. state: the digest of all that the answer depended on.
+    """
+
+    question: Any
+    state: str
+    matrices: tuple[tuple[str, str], ...]
+
+
+class Answers:
+    """The last answers, by the words in which they were asked for.
+
+    A state must be another one whenever anything is that the answer could depend on: too much in it
+    costs time, too little is a wrong answer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "answers.json"
+
+    def find(self, words: str) -> Answer | None:
+        """The last answer to these words; whether it still is one, its state says."""
+        try:
+            known = self._load()[words]
+            matrices = tuple((str(name), str(key)) for name, key in known["matrices"])
+            return Answer(known["question"], str(known["state"]), matrices)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def keep(self, words: str, answer: Answer) -> None:
+        """Remember the answer, and forget the oldest ones where there are too many."""
+        known = self._load()
+        known.pop(words, None)
+        known[words] = asdict(answer)
+        document = dict(list(known.items())[-_QUESTIONS:])
+        with contextlib.suppress(OSError, EnvironmentProblem):
+            write_atomically(self._file, json.dumps(document, indent=1).encode())
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self._file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return known if isinstance(known, dict) else {}

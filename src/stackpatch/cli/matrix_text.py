@@ -1,0 +1,68 @@
+"""A matrix as a person or a script reads it: a grid with a letter a cell, or one JSON document."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from typing import TYPE_CHECKING, Any
+
+from stackpatch.cli import output, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackpatch.cli.matrix_inputs import Question
+    from stackpatch.cli.terminal import Colour
+
+MARKS: dict[str, tuple[str, Colour]] = {
+    "needed": ("N", "blue"),
+    "conflict": ("X", "red"),
+    "upstreamed": ("U", "green"),
+    "obsolete": ("o", "dim"),
+    "partial": ("P", "yellow"),
+    "misplaced": ("!", "yellow"),
+    "unsure": ("?", "bold"),
+}
+
+
+def tell(question: Question, written: Sequence[output.Written]) -> None:
+    """Put the answer on stdout, as it was asked for."""
+    texts: list[str] = []
+    if not question.json:
+        for one in written:
+            texts += [*([""] if texts else []), *_text(json_format.loads(one))]
+    document = {"stacks": written} if question.several else written[0]
+    output.emit("matrix", document, texts, json=question.json)
+
+
+def _text(document: dict[str, Any]) -> list[str]:
+    """A grid: versions down, patches across, one letter a cell."""
+    patches = document["patches"]
+    series = patches[0]["path"].rpartition("/")[0] if patches else "no patches"
+    lines = [f"{document['stack']} {document['release']}: {series}"]
+    for number, patch in enumerate(patches, 1):
+        note = f"  (upstream from {patch['landed']})" if patch["landed"] else ""
+        lines.append(f"  {number}  {patch['subject']}{note}")
+    lines.append("")
+    rows = []
+    for number, version in enumerate(document["versions"]):
+        cells = []
+        said = []
+        for patch in patches:
+            verdict = patch["cells"][number]
+            letter, colour = MARKS[verdict["verdict"]]
+            cells.append(terminal.style(letter, colour, sys.stdout))
+            if verdict["verdict"] in ("partial", "misplaced", "unsure", "conflict"):
+                said.append(f"{len(cells)}: {verdict['verdict']}, {verdict['detail']}")
+        rows.append((version, *cells, "; ".join(said)))
+    header = ("version", *(str(n) for n in range(1, len(patches) + 1)), "")
+    lines += output.table(header, rows)
+    used = {cell["verdict"] for patch in patches for cell in patch["cells"]}
+    legend = ", ".join(f"{letter} {word}" for word, (letter, _) in MARKS.items() if word in used)
+    lines += [
+        "",
+        legend,
+        f"the whole series applies up to: {document['newest_clean'] or 'none of these'}",
+        f"applies or may be dropped up to: {document['newest_ready'] or 'none of these'}",
+    ]
+    return lines
