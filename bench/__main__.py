@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.measure import Comparison, Reached, Row, judge, measure, seconds
+from bench.measure import Comparison, Reached, Row, judge, measure, seconds, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ def render(comparison: Comparison, rows: Sequence[Row], goals: Sequence[Reached]
         lines += [comparison.note, ""]
     lines += ["| | median | fastest to slowest | ours / this | memory |", "|---|--:|--:|--:|--:|"]
     for row in rows:
-        ratio = "" if row is ours else f"{ours.median / row.median:.2f}"
+        ratio = "" if row is ours else times(ours.median / row.median)
         peak = f"{row.peak / 1e6:.0f} MB" if row.peak is not None else ""
         spread = f"{seconds(row.fastest)} to {seconds(row.slowest)}"
         lines.append(f"| {row.name} | {seconds(row.median)} | {spread} | {ratio} | {peak} |")

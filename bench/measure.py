@@ -111,7 +111,7 @@ def judge(comparison: Comparison, rows: Sequence[Row]) -> tuple[Reached, ...]:
         if goal.against is not None and goal.at_most is not None:
             ratio = ours.median / by_name[goal.against].median
             text = f"at most {goal.at_most:g} x {goal.against}"
-            found.append(Reached(text, f"{ratio:.2f} x", ratio <= goal.at_most))
+            found.append(Reached(text, f"{times(ratio)} x", ratio <= goal.at_most))
         elif goal.seconds is not None:
             text = f"at most {seconds(goal.seconds)}"
             found.append(Reached(text, seconds(ours.median), ours.median <= goal.seconds))
@@ -193,6 +193,11 @@ def program(name: str) -> str:
 def seconds(value: float) -> str:
     """`6.1 ms` or `1.24 s`."""
     return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def times(ratio: float) -> str:
+    """`1.58`, `0.21`, and two digits that say something of what is far below: `0.0079`."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _row(name: str, samples: Sequence[Sample]) -> Row:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bench import __main__ as bench_main
-from bench.measure import Comparison, Contender, Goal, Row, Sample, command, judge, measure
+from bench.measure import Comparison, Contender, Goal, Row, Sample, command, judge, measure, times
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,14 @@ def test_goals(goal: Goal, met: bool) -> None:
     assert reached.met is met
 
 
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [(12.345, "12.35"), (1.0, "1.00"), (0.1, "0.10"), (0.0994, "0.099"), (0.00794, "0.0079")],
+)
+def test_a_ratio_far_below_one_keeps_its_digits(ratio: float, said: str) -> None:
+    assert times(ratio) == said
+
+
 def test_a_goal_says_one_thing() -> None:
     for wrong in ({}, {"against": "x"}, {"at_most": 2.0}, {"seconds": 1.0, "peak": 3}):
         with pytest.raises(ValueError, match="a goal is"):
@@ -98,8 +106,8 @@ def test_the_report_marks_a_missed_goal() -> None:
     rows = measure(both)
     text = bench_main.render(both, rows, judge(both, rows))
     assert "| ours | 6.0 ms | 6.0 ms to 6.0 ms |  |  |" in text
-    assert "| theirs | 1.50 s | 1.50 s to 1.50 s | 0.00 |  |" in text
-    assert "- goal: at most 0.001 x theirs: **missed**, 0.00 x" in text
+    assert "| theirs | 1.50 s | 1.50 s to 1.50 s | 0.004 |  |" in text
+    assert "- goal: at most 0.001 x theirs: **missed**, 0.004 x" in text
     assert text.startswith("## job\n\nWhy.\n")
 
 
