@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
 
+from stackpatch.cli import matrix_inputs
 from stackpatch.cli.matrix import page
 
 if TYPE_CHECKING:
@@ -238,6 +239,36 @@ def test_the_same_words_again_bring_up_no_library(project: Project) -> None:
         again, needed = _alone(project, *asked)
         assert again == first
         assert needed == [], asked
+
+
+# They decide no answer: what is on a terminal, what is written how, whether an answer is one still.
+BESIDE = {
+    *("", "errors", "proc", "storage", "cli", "cli.terminal", "cli.progress"),
+    *("cli.matrix_again", "cli.matrix_text"),
+}
+
+
+def test_every_module_that_answers_is_in_the_state(project: Project) -> None:
+    """A module of another room would change answers without changing the state."""
+    program = (
+        "import sys; from stackpatch.cli.main import main; main(sys.argv[1:]); "
+        "print(*(name for name in sys.modules if name.startswith('stackpatch')), file=sys.stderr)"
+    )
+    asked = ("matrix", "demo", "--refs", "1.0,1.2")
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=project.root,
+    )
+    used = {name.removeprefix("stackpatch").lstrip(".") for name in ran.stderr.split()}
+    modules = {*matrix_inputs._WORDING, *matrix_inputs._ASKING}
+    covered = {part.removesuffix(".py").replace("/", ".") for part in modules}
+    rooms = ("model", "series", "sources")
+    left = {name for name in used if not name.startswith(rooms) and name not in covered | BESIDE}
+    assert not left
+    assert covered <= used, "nothing for nothing"
 
 
 def test_the_run_that_brings_a_release_is_remembered_too(project: Project) -> None:

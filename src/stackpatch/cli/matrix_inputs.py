@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _LARGEST = 1 << 24
-# What makes a document of the verdicts, and what makes a question of the words.
+# What makes a document of the verdicts; what makes a question of the words and finds what it means.
 _WORDING = ("cli/matrix_answer.py", "cli/output.py")
-_ASKING = ("cli/matrix.py", "cli/matrix_inputs.py", "cli/commands.py", "cli/context.py")
+_ASKING = tuple(
+    f"cli/{name}.py"
+    for name in ("commands", "context", "main", "matrix", "matrix_inputs", "roots", "workspace")
+)
 _LIBRARIES = ("packaging", "pydantic", "pyyaml", "typer")
 
 
