@@ -222,3 +222,31 @@ def test_any_tree_becomes_any_other(
     end = changed(objects, emptied, **after)
     assert listing(objects, end) == after
     assert end == (tree_of(objects, dict(after)) if after else EMPTY_TREE)
+
+
+_MODES = st.sampled_from([REGULAR, EXECUTABLE, SYMLINK, SUBMODULE])
+_STEP = st.dictionaries(
+    _PATHS, st.none() | st.tuples(_MODES, st.integers(0, 3)), min_size=1, max_size=3
+).filter(lambda step: not any(f"{a}/" == b[: len(a) + 1] for a in step for b in step))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_STEP, min_size=1, max_size=6))
+def test_a_chain_of_changes_is_the_tree_written_at_once(
+    objects: Objects, steps: list[dict[str, tuple[int, int] | None]]
+) -> None:
+    """What is kept of one tree for the next one must never show."""
+    blobs = [objects.write_blob(b"%d" % number) for number in range(4)]
+    objects.repository.TreeBuilder().write()
+    tree = EMPTY_TREE
+    for step in steps:
+        changes = {
+            path: None if made is None else Entry(made[0], blobs[made[1]])
+            for path, made in step.items()
+        }
+        tree = objects.with_changes(tree, changes)
+        anew = Objects(objects.path)
+        whole = dict(anew.walk(tree))
+        again = anew.with_changes("", whole) if whole else EMPTY_TREE
+        assert again == tree
+        assert all(whole.get(path) == entry for path, entry in changes.items())

@@ -15,7 +15,7 @@ import pygit2
 from pygit2.enums import FileMode, ObjectType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from stackpatch.sources.names import Names
@@ -26,6 +26,7 @@ SYMLINK = int(FileMode.LINK)
 SUBMODULE = int(FileMode.COMMIT)
 DIRECTORY = int(FileMode.TREE)
 _TREE_ENTRY = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
+_LINES = 64  # of so many trees: a path has fewer folders, and the next change starts from the last
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
@@ -93,6 +94,7 @@ class Objects:
         self.walks = 0
         self.asked: list[tuple[str, str]] = []
         self._trees: dict[str, dict[str, Entry]] = {}
+        self._lines: dict[str, dict[str, bytes]] = {}  # of trees written here, by name, in order
         self._origins: dict[str, tuple[str, frozenset[str]]] = {}
         self._blobs = _Recent()
         self._prefixes: dict[str, str] = {}
@@ -247,7 +249,8 @@ class Objects:
                 children[name] = Entry(DIRECTORY, new)
             elif old is not None and old.mode == DIRECTORY:
                 del children[name]
-        return self._write_tree(children)
+        heads = {path.partition("/")[0] for path in changes}
+        return self._write_tree(children, tree, heads)
 
     def commit(
         self,
@@ -287,18 +290,48 @@ class Objects:
         self._trees[tree] = entries
         return entries
 
-    def _write_tree(self, children: Mapping[str, Entry]) -> str:
-        # git sorts folders as if their names ended in a slash.
-        items = sorted(
-            (name.encode("utf-8", "surrogateescape") + b"/" * (entry.mode == DIRECTORY), name)
-            for name, entry in children.items()
-        )
-        ordered = {name: children[name] for _, name in items}
-        content = b"".join(
-            b"%o %s\0" % (ordered[name].mode, key.removesuffix(b"/"))
-            + bytes.fromhex(ordered[name].id)
-            for key, name in items
-        )
-        written = str(self.repository.write(ObjectType.TREE, content))
-        self._trees[written] = ordered  # the next patch of a series starts from here
+    def _write_tree(self, children: dict[str, Entry], before: str, changed: Iterable[str]) -> str:
+        """A tree of these children; before: the tree that it was, but for the changed names.
+
+        A series changes one entry of a large folder at a time, a hundred times: the others' lines
+        are kept from one time to the next.
+        """
+        lines = self._lines.get(before)
+        if lines is not None and _in_place(lines, children, changed):
+            lines = lines | {name: _line(name, children[name]) for name in changed}
+        else:
+            # git sorts folders as if their names ended in a slash.
+            def place(name: str) -> bytes:
+                slash = b"/" * (children[name].mode == DIRECTORY)
+                return name.encode("utf-8", "surrogateescape") + slash
+
+            children = {name: children[name] for name in sorted(children, key=place)}
+            lines = {name: _line(name, entry) for name, entry in children.items()}
+        written = str(self.repository.write(ObjectType.TREE, b"".join(lines.values())))
+        self._trees[written] = children  # the next patch of a series starts from here
+        self._lines[written] = lines
+        while len(self._lines) > _LINES:
+            del self._lines[next(iter(self._lines))]
         return written
+
+
+def _line(name: str, entry: Entry) -> bytes:
+    """An entry as it stands in a tree object."""
+    return b"%o %s\0%s" % (
+        entry.mode,
+        name.encode("utf-8", "surrogateescape"),
+        bytes.fromhex(entry.id),
+    )
+
+
+def _in_place(
+    lines: Mapping[str, bytes], children: Mapping[str, Entry], changed: Iterable[str]
+) -> bool:
+    """Whether the changed children stand where they stood: none came, went or became a folder."""
+    folder = b"%o " % DIRECTORY
+    return len(lines) == len(children) and all(
+        name in lines
+        and name in children
+        and lines[name].startswith(folder) == (children[name].mode == DIRECTORY)
+        for name in changed
+    )
