@@ -329,7 +329,7 @@ def _in_place(
 ) -> bool:
     """Whether the changed children stand where they stood: none came, went or became a folder."""
     folder = b"%o " % DIRECTORY
-    return len(lines) == len(children) and all(
+    return all(
         name in lines
         and name in children
         and lines[name].startswith(folder) == (children[name].mode == DIRECTORY)
