@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from stackpatch.errors import EnvironmentProblem
 
@@ -140,12 +140,15 @@ def feeding(
     *,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    output: BinaryIO | None = None,
 ) -> Iterator[Callable[[bytes], object]]:
     """Run a program that reads what the block writes; the block's end is the end of its input.
 
+    output: a file that takes what it prints, which is dropped without one; then each line written
+    reaches the program at once, so that it works while the block does.
     Yields the function that writes. When the block raises, the program is killed. Raises
     EnvironmentProblem when the program is missing, stops reading, or ends with another status
-    than 0; its output is dropped, its standard error is in the message.
+    than 0; its standard error is in the message.
     """
     words = tuple(str(word) for word in argv)
     with tempfile.TemporaryFile() as errors:
@@ -153,11 +156,11 @@ def feeding(
             child = subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if output is None else output,
                 stderr=errors,
                 env=environment(env),
                 pass_fds=pass_fds,
-                bufsize=1 << 20,
+                bufsize=1 << 20 if output is None else 0,
             )
         except FileNotFoundError as error:
             msg = f"{words[0]} is not installed or not on PATH"

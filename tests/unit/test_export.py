@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.gitlab import Lab, Link, Script, Thing
 
+from stackpatch import proc
+from stackpatch.errors import EnvironmentProblem
 from stackpatch.model.diff import Change, parse_diff
 from stackpatch.model.patch import parse_patch
 from stackpatch.series.apply import apply_patch
-from stackpatch.series.export import diff, remail
+from stackpatch.series.export import Mails, diff, remail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +55,102 @@ def test_everything_above_the_diff_stays(lab: Lab) -> None:
         patch.date,
     )
     assert again.files[0].hunks[0].old_start == patch.files[0].hunks[0].old_start + 7
+
+
+def test_many_at_once_are_each_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among them two that are the same, one that changes nothing, one that renames a file."""
+    text = parse_patch("p", lab.mail({"f": BODY}, {"f": CHANGED}, MESSAGE))
+    renaming = parse_patch("r", lab.mail({"f": BODY}, {"g": CHANGED}, MESSAGE, "-M"))
+    assert renaming.files[0].change is Change.RENAME
+    trees = {
+        name: tree(lab, files)
+        for name, files in {
+            "body": {"f": BODY},
+            "changed": {"f": CHANGED},
+            "moved": {"g": CHANGED},
+            "tricky": {"f": BODY + "0" * 40 + " " + "1" * 40 + "\n"},
+        }.items()
+    }
+    moved = [
+        (text, trees["body"], trees["changed"]),
+        (renaming, trees["body"], trees["moved"]),
+        (text, trees["body"], trees["body"]),
+        (text, trees["body"], trees["changed"]),
+        (text, trees["body"], trees["tricky"]),
+        (text, trees["tricky"], trees["changed"]),
+        (renaming, trees["changed"], trees["moved"]),
+    ]
+    alone = [remail(lab.objects, *one) for one in moved]
+    started = []
+    feeding = proc.feeding
+
+    def counted(*words: Any, **more: Any) -> Any:
+        started.append(words)
+        return feeding(*words, **more)
+
+    monkeypatch.setattr(proc, "feeding", counted)
+    with Mails(lab.objects) as mails:
+        for one in moved:
+            mails.ask(*one)
+        assert mails.written() == alone
+    assert len(started) == 2, "one git for those that rename, one for the others"
+    with Mails(lab.objects) as mails:
+        assert mails.written() == []
+    assert len(started) == 2
+    assert b"\nrename to g\n" in alone[1]
+    assert alone[2].endswith(b"\n---\n\n"), "no difference, no diff"
+
+
+def test_the_diff_is_what_git_says_of_two_trees(lab: Lab) -> None:
+    before, after = tree(lab, {"f": BODY, "g": "x\n"}), tree(lab, {"f": CHANGED, "h": "x\n"})
+    for renames, option in ((False, "--no-renames"), (True, "-M")):
+        told = lab.git("diff-tree", "-p", "-r", "--full-index", option, before, after)
+        assert diff(lab.objects, before, after, renames=renames) == told
+    told = lab.git("diff-tree", "-p", "--full-index", "--no-renames", before, after, "--", "g", "h")
+    assert diff(lab.objects, before, after, skipped=["f"]) == told
+
+
+def test_an_answer_that_is_not_to_the_question_is_refused(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tree(lab, {"f": BODY}), tree(lab, {"f": CHANGED})
+    feeding = proc.feeding
+    for lie in ("", f"{other} {one}\\n", f"{one} {other}\\n" * 2):
+        liar = ("sh", "-c", f"cat > /dev/null; printf '{lie}'")
+        monkeypatch.setattr(proc, "feeding", lambda _, liar=liar, **more: feeding(liar, **more))
+        with pytest.raises(EnvironmentProblem, match="one by one"):
+            diff(lab.objects, one, other)
+
+
+def test_a_tree_that_is_not_there_is_an_error_and_leaves_no_git(lab: Lab) -> None:
+    one = tree(lab, {"f": BODY})
+    with pytest.raises(EnvironmentProblem, match="git"):
+        diff(lab.objects, one, "1" * 40)
+    patch = parse_patch("p", lab.mail({"f": BODY}, {"f": CHANGED}, MESSAGE))
+    mails = Mails(lab.objects)
+
+    def interrupted() -> None:
+        with mails:
+            mails.ask(patch, one, one)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (git,) = mails._differing.values()
+    assert git._said.closed
+
+
+def test_more_is_asked_than_a_pipe_holds(lab: Lab) -> None:
+    """git's answers go to a file: it never waits for us while we wait for it."""
+    patch = parse_patch("p", lab.mail({"f": BODY}, {"f": CHANGED}, MESSAGE))
+    one = tree(lab, {"f": "long\n" * 3000})
+    other = tree(lab, {"f": "another\n" * 3000})
+    with Mails(lab.objects) as mails:
+        for _ in range(1500):
+            mails.ask(patch, one, other)
+        written = mails.written()
+    assert len(written) == 1500
+    assert set(written) == {remail(lab.objects, patch, one, other)}
 
 
 def test_it_gives_the_tree_that_it_was_made_of(lab: Lab) -> None:

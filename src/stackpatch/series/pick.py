@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from stackpatch.model.verdict import HunkState, Verdict, Word
 from stackpatch.series.apply import guard_result
 from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
-from stackpatch.series.export import remail
+from stackpatch.series.export import Mails
 from stackpatch.series.hunk_states import LANDED
 from stackpatch.series.landed import examine
 from stackpatch.series.merge import merge
@@ -22,7 +22,7 @@ from stackpatch.series.strays import astray
 from stackpatch.sources.objects import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
@@ -47,6 +47,10 @@ class Outcome(StrEnum):
         return self in (Outcome.CONFLICT, Outcome.MISPLACED)
 
 
+# The patches that go on with another diff than they had.
+_REWRITTEN = (Outcome.MOVED, Outcome.CHANGED, Outcome.SHRUNK)
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """One patch moved. mail: its new bytes, None when it was dropped or waits for a person.
@@ -63,6 +67,20 @@ class Move:
     hunks: tuple[HunkState, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A patch moved from the tree `before`, its mail not written where it has another diff now."""
+
+    patch: Patch
+    before: str
+    move: Move
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether the mail is still to be written."""
+        return self.move.outcome in _REWRITTEN and self.move.mail is None
+
+
 def move(
     objects: Objects,
     tree: str,
@@ -71,6 +89,40 @@ def move(
     origin: str | None = None,
     covers: Callable[[str], bool] = lambda _: True,
 ) -> Move:
+    """Move a patch onto a tree, as `step` does it, and write its mail."""
+    one = step(objects, tree, patch, origin=origin, covers=covers)
+    return write(objects, [one])[0]
+
+
+def write(objects: Objects, steps: Iterable[Step]) -> list[Move]:
+    """The moves with their mails. git writes those while the next steps are still being made."""
+    made = []
+    with Mails(objects) as mails:
+        for one in steps:
+            made.append(one)
+            if one.unwritten:
+                mails.ask(one.patch, one.before, one.move.tree)
+        written = iter(mails.written())
+    return [_written(one, next(written)) if one.unwritten else one.move for one in made]
+
+
+def _written(one: Step, mail: bytes) -> Move:
+    if one.move.outcome is not Outcome.CHANGED:
+        return replace(one.move, mail=mail)
+    before, after = _size(one.patch), _size(parse_patch(one.patch.name, mail))
+    outcome = Outcome.SHRUNK if after < before else Outcome.CHANGED
+    detail = f"three-way merge; {before} changed lines before, {after} after"
+    return replace(one.move, mail=mail, outcome=outcome, detail=detail)
+
+
+def step(
+    objects: Objects,
+    tree: str,
+    patch: Patch,
+    *,
+    origin: str | None = None,
+    covers: Callable[[str], bool] = lambda _: True,
+) -> Step:
     """Move a patch onto a tree.
 
     The exact text in the right place is tried first; then a three-way merge from the file that
@@ -80,50 +132,40 @@ def move(
     examined = examine(objects, tree, patch, origin=origin, covers=covers)
     verdict, applied = examined.verdict, examined.applied
 
-    def stop(outcome: Outcome, detail: str) -> Move:
-        return Move(patch.name, outcome, detail, verdict, tree, None, verdict.hunks)
+    def ends(outcome: Outcome, detail: str, result: str = tree, mail: bytes | None = None) -> Step:
+        moved = Move(patch.name, outcome, detail, verdict, result, mail, verdict.hunks)
+        return Step(patch, tree, moved)
 
     if verdict.word.may_drop:
-        detail = f"{verdict.word.value}: {verdict.detail}"
-        return Move(patch.name, Outcome.LANDED, detail, verdict, tree, None, verdict.hunks)
+        return ends(Outcome.LANDED, f"{verdict.word.value}: {verdict.detail}")
     if verdict.word is Word.NEEDED:
         if missing := _effect_missing(objects, applied.tree, patch, origin):
-            return stop(Outcome.CONFLICT, f"it applies, but {missing}")
+            return ends(Outcome.CONFLICT, f"it applies, but {missing}")
         if _at_home(objects, tree, patch):
-            return Move(
-                patch.name, Outcome.UNTOUCHED, "", verdict, applied.tree, patch.raw, verdict.hunks
-            )
-        mail = remail(objects, patch, tree, applied.tree)
-        return Move(
-            patch.name, Outcome.MOVED, verdict.detail, verdict, applied.tree, mail, verdict.hunks
-        )
+            return ends(Outcome.UNTOUCHED, "", applied.tree, patch.raw)
+        return ends(Outcome.MOVED, verdict.detail, applied.tree)
     if verdict.word is Word.UNSURE and applied.applied:
         # It would go on, and something speaks against it: no merge knows better.
-        return stop(Outcome.CONFLICT, f"unsure: {verdict.detail}")
+        return ends(Outcome.CONFLICT, f"unsure: {verdict.detail}")
     # Text that stands only in another function says nothing about a merge, which goes by where
     # the lines were and is held to the patch's own symbols.
     merged = _merge_files(objects, tree, patch)
     if isinstance(merged, str):
         if verdict.word is Word.MISPLACED:
-            return stop(Outcome.MISPLACED, verdict.detail)
-        return stop(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}; {merged}")
+            return ends(Outcome.MISPLACED, verdict.detail)
+        return ends(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}; {merged}")
     result = objects.with_changes(tree, merged)
-    landed = [hunk for hunk in verdict.hunks if hunk.state == LANDED]
     if result == tree:
-        return stop(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}")
+        return ends(Outcome.CONFLICT, f"{verdict.word.value}: {verdict.detail}")
     if missing := _effect_missing(objects, result, patch, origin):
-        return stop(Outcome.CONFLICT, f"a three-way merge is clean, but {missing}")
+        return ends(Outcome.CONFLICT, f"a three-way merge is clean, but {missing}")
     if verdict.word is Word.UNSURE and patch.trailers.effects:
-        return stop(Outcome.CONFLICT, f"unsure: {verdict.detail}")
-    mail = remail(objects, patch, tree, result)
+        return ends(Outcome.CONFLICT, f"unsure: {verdict.detail}")
+    landed = [hunk for hunk in verdict.hunks if hunk.state == LANDED]
     if landed:
         places = ", ".join(f"{hunk.path} ({hunk.symbol or 'top level'})" for hunk in landed)
-        detail = f"already upstream: {places}"
-        return Move(patch.name, Outcome.SHRUNK, detail, verdict, result, mail, verdict.hunks)
-    before, after = _size(patch), _size(parse_patch(patch.name, mail))
-    outcome = Outcome.SHRUNK if after < before else Outcome.CHANGED
-    detail = f"three-way merge; {before} changed lines before, {after} after"
-    return Move(patch.name, outcome, detail, verdict, result, mail, verdict.hunks)
+        return ends(Outcome.SHRUNK, f"already upstream: {places}", result)
+    return ends(Outcome.CHANGED, "", result)  # or shrunk: its mail will tell
 
 
 def _at_home(objects: Objects, tree: str, patch: Patch) -> bool:

@@ -20,7 +20,7 @@ from stackpatch.series import worktree
 from stackpatch.series.apply import apply_series
 from stackpatch.series.effects import judge_all
 from stackpatch.series.export import remail
-from stackpatch.series.pick import Move, Outcome, move
+from stackpatch.series.pick import Move, Outcome, Step, step, write
 from stackpatch.series.side import Side
 from stackpatch.storage import write_atomically
 
@@ -208,13 +208,28 @@ def advance(
     """
     if state.waiting is not None:
         return state
-    for patch in patches[len(state.moves) :]:
-        moved = move(objects, state.tree, patch, origin=state.origin, covers=covers)
-        state = replace(state, moves=(*state.moves, moved))
-        if moved.outcome.stops:
-            return replace(state, waiting=patch.name)
-        state = replace(state, tree=moved.tree)
-    return state
+    left = patches[len(state.moves) :]
+    moves = write(objects, _steps(objects, state, left, covers))
+    stopped = bool(moves) and moves[-1].outcome.stops
+    return replace(
+        state,
+        moves=(*state.moves, *moves),
+        tree=moves[-1].tree if moves else state.tree,
+        waiting=moves[-1].name if stopped else None,
+    )
+
+
+def _steps(
+    objects: Objects, state: State, patches: Sequence[Patch], covers: Callable[[str], bool]
+) -> Iterator[Step]:
+    """Each patch on the tree that the one before made, to the first that needs a person."""
+    tree = state.tree
+    for patch in patches:
+        one = step(objects, tree, patch, origin=state.origin, covers=covers)
+        yield one
+        if one.move.outcome.stops:
+            return
+        tree = one.move.tree
 
 
 def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: str) -> str | None:
