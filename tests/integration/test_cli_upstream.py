@@ -184,6 +184,8 @@ def test_links_are_asked_once_kept_and_shown_with_their_age(project: Project) ->
     pull = {"state": "closed", "title": "Open", "pull_request": {"merged_at": "2026-01-02"}}
     path = "/github/repos/demo/demo/issues/77"
     project.index.replies[path] = Reply(json.dumps(pull).encode(), headers={"ETag": '"1"'})
+    gone = Reply(b'{"message": "Not Found", "status": "404"}', 404)
+    project.index.replies["/github/repos/demo/demo/issues/7"] = gone
     document = judged(project, "--at", "git:v2.0", "--at", "git:v1.0")
     first, second = document["patches"][0]["links"]
     assert (first["state"], first["title"]) == ("merged", "Open")

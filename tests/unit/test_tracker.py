@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,10 @@ def github() -> Iterator[Server]:
 
 def answer(body: object, **headers: str) -> Reply:
     return Reply(json.dumps(body).encode(), headers=headers, kind="application/json")
+
+
+def no_such(status: int) -> Reply:
+    return Reply(b'{"message": "Not Found", "status": "404"}', status, kind="application/json")
 
 
 def issue(state: str, *, merged: str | None = None, pull: bool = False) -> dict[str, Any]:
@@ -75,6 +81,7 @@ def test_every_state(tmp_path: Path, github: Server, url: str, body: object, sta
 
 
 def test_what_is_not_there_is_missing(tmp_path: Path, github: Server) -> None:
+    github.replies[PATHS[PULL]] = no_such(404)
     seen = make(tmp_path, github).state(PULL)
     assert (seen.state, seen.checked) == (State.MISSING, NOW)
 
@@ -133,6 +140,11 @@ def test_no_usable_answer_is_unknown_with_a_reason(
         (Reply(status=403, headers={"X-RateLimit-Reset": "9" * 30}), "until 2026-03-01 12:01 UTC"),
         (Reply(status=403, headers={"X-RateLimit-Reset": "9" * 11}), "until 2026-03-02 12:00 UTC"),
         (Reply(status=429, headers={"Retry-After": "0"}), "until 2026-03-01 12:01 UTC"),
+        (
+            Reply(status=429, headers={"Retry-After": "Sun, 01 Mar 2026 12:20:00 GMT"}),
+            "until 2026-03-01 12:20 UTC",
+        ),
+        (Reply(status=429, headers={"Retry-After": "soon"}), "until 2026-03-01 12:01 UTC"),
         (Reply(status=401), "does not accept the token in GITHUB_TOKEN or GH_TOKEN"),
     ],
 )
@@ -187,10 +199,63 @@ def test_a_refusal_holds_for_the_next_run_until_it_is_over(
     assert "refuse" not in (tmp_path / "links.json").read_text()
 
 
+def test_a_403_about_one_link_ends_no_asking(tmp_path: Path, github: Server) -> None:
+    left = {"X-RateLimit-Remaining": "4990", "X-RateLimit-Reset": "1772370000"}
+    body = b'{"message": "Resource protected by organization SAML enforcement."}'
+    github.replies[PATHS[PULL]] = Reply(body, 403, left)
+    github.replies[PATHS[ISSUE]] = answer(issue("open"))
+    tracker = make(tmp_path, github)
+    assert tracker.state(PULL).why == "127.0.0.1 answered 403"
+    assert tracker.state(ISSUE).state is State.OPEN
+    tracker.save()
+    assert "refused" not in json.loads((tmp_path / "links.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("body", "more"),
+    [
+        (b'{"message": "You have exceeded a secondary rate limit"}', {}),
+        (b"{}", {"Retry-After": "60"}),
+    ],
+)
+def test_a_secondary_limit_is_one_with_requests_left(
+    tmp_path: Path, github: Server, body: bytes, more: dict[str, str]
+) -> None:
+    github.replies[PATHS[PULL]] = Reply(body, 403, {"X-RateLimit-Remaining": "4990", **more})
+    tracker = make(tmp_path, github)
+    assert tracker.state(PULL).why == "127.0.0.1 refuses more requests until 2026-03-01 12:01 UTC"
+    assert tracker.state(ISSUE).why == tracker.state(PULL).why
+    assert github.paths() == [PATHS[PULL]]
+
+
+def test_a_refusal_of_a_wrong_clock_is_forgotten(tmp_path: Path, github: Server) -> None:
+    far = {"host": "127.0.0.1", "until": "2099-01-01T00:00:00+00:00", "with_token": False}
+    (tmp_path / "links.json").write_text(json.dumps({"refused": far}))
+    github.replies[PATHS[PULL]] = answer(issue("open"))
+    assert make(tmp_path, github).state(PULL).state is State.OPEN
+
+
 @pytest.mark.parametrize("status", [404, 410])
 def test_what_was_deleted_is_missing(tmp_path: Path, github: Server, status: int) -> None:
-    github.replies[PATHS[ISSUE]] = Reply(status=status)
+    github.replies[PATHS[ISSUE]] = no_such(status)
     assert make(tmp_path, github).state(ISSUE).state is State.MISSING
+
+
+@pytest.mark.parametrize("body", [b"", b"not here", b"<html>Not Found</html>", b"[]", b"{}"])
+def test_a_404_of_something_else_than_github_says_nothing(
+    tmp_path: Path, github: Server, body: bytes
+) -> None:
+    github.replies[PATHS[ISSUE]] = Reply(body, 404)
+    seen = make(tmp_path, github).state(ISSUE)
+    assert (seen.state, seen.checked) == (State.UNKNOWN, None)
+    assert seen.why
+
+
+def test_not_modified_since_nothing_is_no_sight(tmp_path: Path, github: Server) -> None:
+    github.replies[PATHS[ISSUE]] = Reply(status=304)
+    seen = make(tmp_path, github).state(ISSUE)
+    assert (seen.state, seen.checked) == (State.UNKNOWN, None)
+    assert seen.why
 
 
 def test_nothing_listens(tmp_path: Path) -> None:
@@ -201,8 +266,6 @@ def test_nothing_listens(tmp_path: Path) -> None:
 
 def test_a_server_that_hangs_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        import threading
-
         over = threading.Event()
         listener.settimeout(0.05)
 
@@ -326,7 +389,15 @@ def test_redirects_lead_nowhere_else(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff", b'{"x": 1}', b'{"x": {"state": "no", "checked": "y"}}'],
+    [
+        *(b"", b"{", b"[]", b"\xff", b'{"x": 1}', b'{"x": {"state": "no", "checked": "y"}}'),
+        json.dumps(
+            {PULL: {"state": "open", "title": [], "checked": "2026-01-01", "etag": 5}}
+        ).encode(),
+        json.dumps(
+            {PULL: {"state": "open", "title": "", "checked": "2026-01-01", "etag": "a\r\n\u2192"}}
+        ).encode(),
+    ],
 )
 def test_a_damaged_memory_is_no_memory(tmp_path: Path, github: Server, content: bytes) -> None:
     (tmp_path / "links.json").write_bytes(content)
@@ -335,6 +406,86 @@ def test_a_damaged_memory_is_no_memory(tmp_path: Path, github: Server, content: 
     assert tracker.state(PULL).state is State.OPEN
     tracker.save()
     assert PULL in json.loads((tmp_path / "links.json").read_text())
+
+
+def test_a_time_without_a_zone_has_an_age(tmp_path: Path) -> None:
+    kept = {"state": "open", "title": None, "checked": "2026-02-26T12:00:00", "etag": None}
+    (tmp_path / "links.json").write_text(json.dumps({PULL: kept}))
+    seen = make(tmp_path, None, offline=True).state(PULL)
+    assert seen.age(NOW).startswith("seen ")
+
+
+@pytest.mark.parametrize(
+    "title", [b"{}", b"[1]", b"NaN", b"7", b'"a \\ud800 b"', b'"\\u001b[2J"', b"null"]
+)
+def test_a_title_that_is_no_text_is_none(tmp_path: Path, github: Server, title: bytes) -> None:
+    github.replies[PATHS[PULL]] = Reply(b'{"state": "open", "title": ' + title + b"}")
+    tracker = make(tmp_path, github)
+    seen = tracker.state(PULL)
+    assert (seen.state, seen.title) == (State.OPEN, None)
+    tracker.save()
+    assert make(tmp_path, None, offline=True).state(PULL).state is State.OPEN
+
+
+@pytest.mark.parametrize(
+    "api",
+    ["not a url", "localhost:80", "http://[::1", "http://h:99999", "file:///etc/passwd", "http:"],
+)
+def test_an_address_that_is_none_is_named(tmp_path: Path, api: str) -> None:
+    seen = Tracker(tmp_path / "l.json", api=api).state(PULL)
+    assert seen.state is State.UNKNOWN
+    assert seen.why == "not asked (STACKPATCH_GITHUB_API is no http or https address)"
+
+
+def test_a_token_from_a_file_has_a_line_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str | None] = []
+
+    def get(self: requests.Session, url: str, **named: Any) -> Any:
+        sent.append(named["headers"].get("Authorization"))
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    monkeypatch.setenv("GITHUB_TOKEN", " \n")
+    monkeypatch.setenv("GH_TOKEN", "secret\n")
+    Tracker(tmp_path / "l.json").state(PULL)
+    assert sent == ["Bearer secret"]
+    monkeypatch.setenv("GH_TOKEN", "se\u2192cret")
+    seen = Tracker(tmp_path / "l.json").state(PULL)
+    assert seen.why == "not asked (what GITHUB_TOKEN or GH_TOKEN holds is no token)"
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n{"])
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("stackpatch.sources.github.DEADLINE", 0.5)
+    over = threading.Event()
+    before = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                connection.sendall(sent)
+                while not over.wait(0.05):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=trickle, daemon=True)
+        thread.start()
+        api = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        tracker = Tracker(tmp_path / "l.json", api=api)
+        begun = time.monotonic()
+        first, second = tracker.state(PULL), tracker.state(ISSUE)
+        taken = time.monotonic() - begun
+        over.set()
+        thread.join()
+    assert first.why == second.why == "127.0.0.1 did not finish an answer in 0.5 seconds"
+    assert taken < 5
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)  # the one that asked ends with the connection
 
 
 def test_nothing_seen_writes_nothing(tmp_path: Path) -> None:

@@ -99,7 +99,11 @@ def test_issues_and_pull_requests(
         (Reply(b"oops", status=500), "answered 500"),
         (Reply(b"<html>"), "did not answer with JSON"),
         (Reply(b"[]"), "none of GitHub's"),
-        (Reply(b"", status=404), "GitHub has no such thing, or does not show it"),
+        (Reply(b"", status=404), "did not answer with JSON"),
+        (
+            Reply(b'{"message": "Not Found"}', status=404),
+            "GitHub has no such thing, or does not show it",
+        ),
         (None, "cannot be reached"),
     ],
     ids=str,

@@ -6,6 +6,8 @@ is unknown. A link's state is a note beside a verdict, never the verdict.
 
 from __future__ import annotations
 
+import contextlib
+import email.utils
 import json
 import os
 import re
@@ -13,28 +15,25 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
+from stackpatch.sources.github import Answer, Client, Unreachable
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import requests
 
 API = "https://api.github.com"
-TIMEOUT = (5.0, 15.0)  # seconds to connect, to read
 _LINK = re.compile(
     r"https://github\.com/(?P<repo>[\w-][\w.-]*/(?!\.\.?/)[\w.-]+)/"
     r"(?P<kind>issues|pull|commit)/(?P<id>\w+)/?$",
     re.ASCII,
 )
-_MOST = 1 << 20  # bytes of an answer that are read at most
 _MINUTE = timedelta(minutes=1)  # what GitHub asks for where it does not say how long to wait
 _LONGEST = timedelta(days=1)  # that a server's word is believed for
 _REFUSED = "refused"  # in the cache, beside the links: not to ask this server for a while
-_REDIRECTS = 3  # a renamed repository's answer points to its number
 
 
 class State(StrEnum):
@@ -98,13 +97,14 @@ class Tracker:
         self._cache = cache
         self._api = (api or os.environ.get("STACKPATCH_GITHUB_API") or API).rstrip("/")
         self._now = now
-        self._host = str(urlsplit(self._api).hostname)
-        self._token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or None
+        self._host = _host_of(self._api)
+        tokens = (os.environ.get(name, "").strip() for name in ("GITHUB_TOKEN", "GH_TOKEN"))
+        self._token = next((token for token in tokens if token), None)
         self._known, self._refused = _load(cache)
         # Set once the service says no or does not answer: the other links are not tried then.
         self._closed = self._not_to_ask(offline=offline)
         self._asked: dict[str, LinkState] = {}
-        self._session: requests.Session | None = None
+        self._client = Client()
 
     def state(self, url: str) -> LinkState:
         """What is known of the link; never raises for the network."""
@@ -126,9 +126,11 @@ class Tracker:
     def _not_to_ask(self, *, offline: bool) -> str | None:
         if offline:
             return "not asked (offline)"
+        if (wrong := _cannot_ask(self._api, self._token)) is not None:
+            return wrong
         refused = self._refused
-        if refused is None or refused.until <= self._now():
-            self._refused = None
+        if refused is None or not self._now() < refused.until <= self._now() + _LONGEST:
+            self._refused = None  # over; or written when the clock was wrong
             return None
         # With a token, or without one any more, it is another allowance.
         same = (refused.host, refused.with_token) == (self._host, self._token is not None)
@@ -145,86 +147,109 @@ class Tracker:
         answer = self._get(f"{self._api}/repos/{found['repo']}/{kind}/{found['id']}", known.etag)
         if isinstance(answer, str):
             return replace(known, why=answer)
-        status, etag, body = answer
-        if status == 304:
+        if answer.status == 304 and known.etag and known.state is not State.UNKNOWN:
             return replace(known, checked=self._now(), why=None)
-        if status in (404, 410):
+        body = _json(answer.body)
+        if body is None:
+            return replace(known, why=f"{self._host} did not answer with JSON")
+        if answer.status in (404, 410) and isinstance(body, dict) and "message" in body:
             return LinkState(url, State.MISSING, checked=self._now())
-        state = _state_of(body, commit=kind == "commits")
+        state = _state_of(body, commit=kind == "commits") if answer.status == 200 else None
         if state is None:
             return replace(known, why="the answer was none of GitHub's")
-        title = body.get("title") if isinstance(body, dict) else None
-        return LinkState(url, state, title, self._now(), etag)
+        title = _plain(body.get("title"))
+        return LinkState(url, state, title, self._now(), _plain(answer.headers.get("ETag")))
 
-    def _get(self, address: str, etag: str | None) -> tuple[int, str | None, Any] | str:
-        """Status, etag and parsed body; or, in words, why there is none."""
-        import requests
-        from urllib3.exceptions import HTTPError
-
-        session = self._session = self._session or requests.Session()
+    def _get(self, address: str, etag: str | None) -> Answer | str:
+        """A 200, 304, 404 or 410; or, in words, why there is none."""
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
         if self._token and urlsplit(address).scheme == "https":
             headers["Authorization"] = f"Bearer {self._token}"
         if etag:
             headers["If-None-Match"] = etag
-        host = self._host
-        try:
-            for _ in range(_REDIRECTS):
-                with session.get(
-                    address,
-                    headers=headers,
-                    timeout=TIMEOUT,
-                    stream=True,
-                    allow_redirects=False,
-                    auth=_as_it_is,
-                ) as response:
-                    if response.is_redirect:
-                        there = urljoin(address, response.headers["Location"])
-                        if urlsplit(there)[:2] != urlsplit(address)[:2]:
-                            return f"{host} points to another server"
-                        address = there
-                        continue
-                    return self._read(response)
-        except (ValueError, RecursionError):
-            return f"{host} did not answer with JSON"
-        except (requests.RequestException, HTTPError, OSError) as error:
-            self._closed = f"{host} cannot be reached ({type(error).__name__})"
+        answer = self._client.ask(address, headers)
+        if isinstance(answer, Unreachable):
+            self._closed = f"{self._host} {answer.why}"
             return self._closed
-        return f"{host} redirects without end"
+        if isinstance(answer, str):
+            return f"{self._host} {answer}"
+        return self._judged(answer)
 
-    def _read(self, response: requests.Response) -> tuple[int, str | None, Any] | str:
-        status = response.status_code
-        if status in (403, 429) or response.headers.get("X-RateLimit-Remaining") == "0":
-            until = _until(response, self._now())
+    def _judged(self, answer: Answer) -> Answer | str:
+        status = answer.status
+        refusal = _is_refusal(answer)
+        if refusal or answer.headers.get("X-RateLimit-Remaining") == "0":
+            until = _until(answer, self._now())
             self._refused = _Refusal(self._host, until, self._token is not None)
             self._closed = str(self._refused)
-        if status in (403, 429):
+        if refusal:
             return str(self._closed)
         if status == 401 and self._token:
             self._closed = f"{self._host} does not accept the token in GITHUB_TOKEN or GH_TOKEN"
             return self._closed
-        if status in (304, 404, 410):
-            return status, None, None
-        if status != 200:
-            return f"{self._host} answered {status}"
-        raw = response.raw.read(_MOST, decode_content=True)
-        return 200, response.headers.get("ETag"), json.loads(raw)
+        return answer if status in (200, 304, 404, 410) else f"{self._host} answered {status}"
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Our own header or none: requests would add what a .netrc says, over plain http too."""
-    return request
+def _cannot_ask(api: str, token: str | None) -> str | None:
+    """What is wrong with the person's own settings, in words."""
+    try:
+        parts = urlsplit(api)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname
+        _ = parts.port  # ValueError for what is no port
+    except ValueError:
+        wrong = True
+    if wrong or not re.fullmatch(r"[!-~]+", api):
+        return "not asked (STACKPATCH_GITHUB_API is no http or https address)"
+    if token is not None and not re.fullmatch(r"[ -~]+", token):
+        return "not asked (what GITHUB_TOKEN or GH_TOKEN holds is no token)"
+    return None
 
 
-def _until(response: requests.Response, now: datetime) -> datetime:
+def _host_of(api: str) -> str:
+    try:
+        return str(urlsplit(api).hostname)
+    except ValueError:
+        return api
+
+
+def _json(body: bytes) -> Any:
+    """None for what is none, and for null."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _plain(value: Any) -> str | None:
+    """A text that can be kept, sent and printed; None for anything else."""
+    if not isinstance(value, str) or not value.isprintable():
+        return None
+    return value
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Whether the server wants no more requests. A 403 is also said of one thing alone, by an
+    organisation that wants another login: then requests are left, and nothing speaks of a limit."""
+    if answer.status != 403:
+        return answer.status == 429
+    left = answer.headers.get("X-RateLimit-Remaining", "")
+    spoken = re.search(rb"rate.limit|abuse", answer.body, re.IGNORECASE)
+    waits = "Retry-After" in answer.headers
+    return waits or spoken is not None or re.fullmatch(r"0*[1-9][0-9]*", left) is None
+
+
+def _until(answer: Answer, now: datetime) -> datetime:
     """When the server may be asked again, by its own word as far as that can be believed."""
-    reset = response.headers.get("X-RateLimit-Reset", "")
-    wait = response.headers.get("Retry-After", "")
+    reset = answer.headers.get("X-RateLimit-Reset", "")
+    wait = answer.headers.get("Retry-After", "")
     until = now + _MINUTE
     if re.fullmatch(r"[0-9]{1,6}", wait):
         until = now + timedelta(seconds=int(wait))
     elif re.fullmatch(r"[0-9]{1,11}", reset):
         until = datetime.fromtimestamp(int(reset), UTC)
+    elif wait:
+        with contextlib.suppress(ValueError):
+            until = email.utils.parsedate_to_datetime(wait).astimezone(UTC)
     return min(max(until, now + _MINUTE), now + _LONGEST)
 
 
@@ -252,9 +277,9 @@ def _load(cache: Path) -> tuple[dict[str, LinkState], _Refusal | None]:
             url: LinkState(
                 url,
                 State(entry["state"]),
-                entry["title"],
-                datetime.fromisoformat(entry["checked"]),
-                entry["etag"],
+                _plain(entry["title"]),
+                datetime.fromisoformat(entry["checked"]).astimezone(UTC),
+                _plain(entry["etag"]),
             )
             for url, entry in document.items()
         }
