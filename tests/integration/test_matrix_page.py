@@ -236,7 +236,7 @@ FOCUS_RECT = """const r = document.activeElement.getBoundingClientRect();
 return {left: r.left, right: r.right, top: r.top, bottom: r.bottom}"""
 
 
-def grid(shown: Browser, tmp_path: Path, columns: int, rows: int, **more: str) -> None:
+def grid(shown: Browser, tmp_path: Path, columns: int, rows: int, **more: object) -> None:
     target = tmp_path / f"{columns}x{rows}.html"
     target.write_text(page({**document(columns, rows), **more}))
     shown.size(1280, 800)
@@ -285,3 +285,110 @@ def test_the_series_own_version_is_marked(shown: Browser, tmp_path: Path) -> Non
     grid(shown, tmp_path, 9, 2, release="0.6.4")
     marked = "return [...document.querySelectorAll('th.home')].map(cell => cell.innerText.trim())"
     assert shown.run(marked) == ["0.6.4"]
+
+
+# --- the evidence in the window ------------------------------------------------------------------
+
+CHOSEN = "[aria-pressed=true]"
+
+
+def seen_together(shown: Browser, height: int) -> None:
+    """The chosen cell and its evidence are in the window, and neither hides the other."""
+    cell, evidence = shown.run(RECT, CHOSEN), shown.run(RECT, "#evidence h2")
+    assert 0 <= cell["top"] < cell["bottom"] <= shown.run(RECT, "#evidence")["top"]
+    assert evidence["bottom"] <= height
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (420, 740)])
+def test_evidence_of_a_long_grid_shows_where_one_clicks(
+    shown: Browser, tmp_path: Path, width: int, height: int
+) -> None:
+    grid(shown, tmp_path, 80, 30)
+    shown.size(width, height)
+    shown.run("scrollTo(0, 0)")
+    shown.click("tbody tr:nth-child(2) td:nth-of-type(79) button")
+    assert "at 0.6.78" in shown.run(EVIDENCE)
+    seen_together(shown, height)
+    for _ in range(20):
+        shown.keys("\ue015")  # down
+    shown.keys("\ue007")  # Enter
+    seen_together(shown, height)
+    assert shown.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_escape_closes_the_evidence_and_stays_at_the_cell(shown: Browser) -> None:
+    shown.click("tbody tr:first-child td:nth-of-type(3) button")
+    where = shown.run(FOCUSED)
+    for leave in ("", "document.getElementById('evidence').focus()"):
+        shown.run(leave)
+        shown.keys("\ue00c")  # Escape
+        assert shown.run(FOCUSED) == where
+        assert shown.run("return document.querySelectorAll(arguments[0]).length", CHOSEN) == 0
+        assert "a/b.py" not in shown.run(EVIDENCE)
+        shown.keys("\ue007")
+        assert "a/b.py" in shown.run(EVIDENCE)
+    shown.click("#close")
+    assert shown.run(FOCUSED) == where
+    assert shown.run("return document.querySelector('#grid').getAttribute('role')") == "grid"
+
+
+def test_long_words_stay_in_the_window(shown: Browser, tmp_path: Path) -> None:
+    patches = document(7, 2)["patches"]
+    word = "y" * 400
+    for patch in patches:
+        patch["subject"] = f"{word} {patch['subject'] * 20}"
+        for cell in patch["cells"]:
+            cell["detail"] = cell["evidence"][0]["says"] = cell["evidence"][0]["text"] = word
+    grid(shown, tmp_path, 7, 2, patches=patches)
+    shown.click("tbody tr:first-child td:nth-of-type(3) button")
+    assert shown.run("return document.documentElement.scrollWidth <= innerWidth")
+    row = shown.run(RECT, "tbody tr")
+    assert row["bottom"] - row["top"] < 120, "cut; the whole is in its title"
+    assert shown.run("return document.querySelector('tbody th').title").startswith(word)
+
+
+def test_words_that_run_backwards_turn_nothing_else(shown: Browser, tmp_path: Path) -> None:
+    patches = document(7, 1)["patches"]
+    patches[0]["subject"] = "\u202eevil"
+    grid(shown, tmp_path, 7, 1, patches=patches)
+    shown.click("tbody tr:first-child td:nth-of-type(3) button")
+    ends = shown.run("""const h = document.querySelector('#evidence h2');
+const [name, rest] = [h.firstChild, h.lastChild].map(node => {
+  const range = document.createRange(); range.selectNodeContents(node);
+  return range.getBoundingClientRect(); });
+return [name.right, rest.left]""")
+    assert ends[0] <= ends[1] + 1, "the version stands behind the subject"
+
+
+def test_where_a_patch_landed_stands_beside_it(shown: Browser, tmp_path: Path) -> None:
+    patches = document(7, 2)["patches"]
+    patches[0]["landed"] = "0.6.2"
+    grid(shown, tmp_path, 7, 2, patches=patches)
+    heads = shown.run("return [...document.querySelectorAll('tbody th')].map(t => t.innerText)")
+    assert ["upstream from 0.6.2" in head for head in heads] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("versions", "rising"),
+    [
+        (["0.6.9", "0.6.10", "0.6.10.post1", "v1"], True),
+        (["1.10", "1.0"], False),
+        (["1.0", "1.0rc1"], False),
+        (["1.0", "main"], False),
+        (["1.0", "1.0"], False),
+        (["1.0"], False),
+    ],
+)
+def test_the_newest_is_on_the_right_only_where_it_is(
+    shown: Browser, tmp_path: Path, versions: list[str], rising: bool
+) -> None:
+    patches = document(len(versions), 1)["patches"]
+    grid(shown, tmp_path, len(versions), 1, versions=versions, patches=patches)
+    lead = shown.run("return document.getElementById('lead').innerText")
+    assert ("newest on the right" in lead) is rising
+    assert lead.startswith("1 patch of demo 1.0 at ")
+
+
+def test_nothing_judged_is_said(shown: Browser, tmp_path: Path) -> None:
+    grid(shown, tmp_path, 5, 1, patches=[])
+    assert "Nothing was judged" in shown.run(EVIDENCE)
