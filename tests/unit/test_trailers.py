@@ -114,6 +114,16 @@ BAD = {
         ),
         "3: Effect: not a regular expression: its counted repetitions are too many",
     ),
+    **dict.fromkeys(
+        (
+            *("Effect: a.py :: f :: (?R)", "Effect: a.py :: f :: x\\b(?R)y"),
+            *(r"Effect: a.py :: f :: (a(?1)?b)", r"Effect: a.py :: f :: (?P<n>a(?&n)?b)"),
+        ),
+        "3: Effect: not a regular expression: it calls itself or one of its groups",
+    ),
+    r"Effect: a.py :: f :: (|){40}\b": (
+        "3: Effect: the regular expression runs away, even on the empty text"
+    ),
     "Upstream-status: Pending": f"3: Upstream-status: {NONE} Upstream-Status?",
     "Upstream-State: Pending": "3: Upstream-State: no such trailer; did you mean Upstream-Status?",
     "UpstreamStatus: Pending": "3: UpstreamStatus: no such trailer; did you mean Upstream-Status?",
@@ -140,6 +150,11 @@ BAD = {
 def test_a_bad_trailer_is_one_message_with_its_line(body: str, expected: str) -> None:
     _, problems = parse_trailers(f"x\n\n{body}", first_line=1)
     assert [f"{line}: {text}" for line, text in problems] == [expected]
+
+
+def test_what_looks_like_a_call_is_none() -> None:
+    body = r"Effect: a.py :: f :: \(?R[(?1)]x(?P<n>y)"
+    assert parse_trailers(f"x\n\n{body}")[1] == []
 
 
 @pytest.mark.parametrize(

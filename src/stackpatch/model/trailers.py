@@ -76,6 +76,7 @@ _URL = re.compile(r"https?://[^\s\]>)]+")
 _ATOM = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]])*\]|\{(\d{1,12}(?:,\d{0,12})?|,\d{1,12})\}|.", re.DOTALL
 )
+_CALL = re.compile(r"\(\?(?:R|&|P>|[+-]?[0-9])")
 _MOST_EXPANDED = 20_000
 _TRAILER = re.compile(r"([A-Za-z][A-Za-z0-9-]*): ?(.*)$")
 _OURS = ("Upstream-Status", "Bug", "Arch", "Applies-To", "Effect")
@@ -214,6 +215,9 @@ def _effect(value: str, line: int, problems: list[Problem]) -> Effect | None:
     except ValueError as error:
         problems.append((line, f"Effect: not a regular expression: {error}"))
         return None
+    except TimeoutError:
+        problems.append((line, "Effect: the regular expression runs away, even on the empty text"))
+        return None
     if pattern_matches_nothing:
         problems.append((line, "Effect: the regular expression matches the empty text"))
         return None
@@ -230,6 +234,10 @@ def compile_pattern(pattern: str) -> regex.Pattern[str]:
     if _expanded(pattern) > _MOST_EXPANDED:
         # `regex` writes counted repetitions out: ((a{1000}){1000}){1000} takes all memory there is.
         msg = "its counted repetitions are too many"
+        raise ValueError(msg)
+    if any(_CALL.match(pattern, at.start()) for at in _ATOM.finditer(pattern)):
+        # Where it calls itself before it has read anything, it takes all memory, on any text.
+        msg = "it calls itself or one of its groups"
         raise ValueError(msg)
     with warnings.catch_warnings():
         # "Possible nested set": a warning about what a later version may mean by it.
