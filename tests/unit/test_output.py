@@ -258,6 +258,14 @@ def test_control_characters_are_made_visible_and_our_colours_pass() -> None:
     )
 
 
+def test_colours_of_others_and_words_that_turn_the_line_are_made_visible() -> None:
+    stream = Tty()
+    terminal.write(stream, "\x1b[8mhidden\x1b[0m \x1b[38;5;0m \u202eevil\u202c \u2066x\u2069\n")
+    assert stream.raw_bytes.getvalue() == (
+        b"\\x1b[8mhidden\x1b[0m \\x1b[38;5;0m \\u202eevil\\u202c \\u2066x\\u2069\n"
+    )
+
+
 @given(st.text())
 def test_what_is_written_holds_no_control_character_but_newline_and_tab(text: str) -> None:
     stream = Tty()

@@ -24,8 +24,12 @@ _CODES: dict[Colour, str] = {
     "bold": "1",
     "dim": "2",
 }
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROL = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+_OURS = r"\[(?:0|[12]|(?:1;)?3[1-4])m"
+_COLOUR = re.compile(rf"\x1b{_OURS}")
+# What turns the reading direction of all that follows is no better than a cursor's movement.
+_CONTROL = re.compile(
+    rf"\x1b(?!{_OURS})|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def _encode_anyway(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -45,6 +49,11 @@ def _encode_anyway(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("stackpatch", _encode_anyway)
 
 
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
 def write(stream: TextIO | None, text: str) -> None:
     """Write and flush, whatever the stream's encoding can express. Raises OSError.
 
@@ -52,7 +61,7 @@ def write(stream: TextIO | None, text: str) -> None:
     """
     if stream is None:
         return
-    safe = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    safe = _CONTROL.sub(_visible, text)
     buffer = getattr(stream, "buffer", None)
     if buffer is None:
         stream.write(safe)
