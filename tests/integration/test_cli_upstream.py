@@ -156,6 +156,31 @@ def test_since_is_the_first_version_that_has_it_to_stay(project: Project) -> Non
     assert document["patches"][0]["since"] == "1.3"
 
 
+def test_since_says_after_which_version_it_can_have_been(project: Project) -> None:
+    """1.1 has it too, and is not in the store."""
+    project.write_recipe(project.offer(project.up.versions[0]))
+    for version in ("1.1", "1.2"):
+        project.offer(project.up.release(version, {"a.py": gate(RELAXED)}))
+    assert project.run("fetch", "demo", "1.0", "1.2").status == 0
+    (row,) = judged(project, "--at", "1.2")["patches"]
+    assert (row["since"], row["since_after"]) == ("1.2", "1.0")
+    out = project.run("upstream", "demo", "--at", "1.2").out
+    assert "identical, first in 1.2 of the versions in the store, not in 1.0\n" in out
+    (row,) = judged(project, "--at", "1.0")["patches"]
+    assert (row["verdict"], row["since"], row["since_after"]) == ("needed", None, None)
+
+
+def test_since_is_after_no_version_that_is_unsure(tmp_path: Path, index: Server) -> None:
+    files = {"a.py": gate(STRICT), "b.py": gate(RELAXED)}
+    project = Project(tmp_path, index, files, open_gate("a"))
+    moved = gate(STRICT).replace("def build", "def make")
+    project.up.release("1.1", {"a.py": None, "c.py": moved})
+    project.up.release("1.2", {"a.py": gate(RELAXED), "c.py": None})
+    assert judged(project, "--at", "git:v1.1")["patches"][0]["verdict"] == "unsure"
+    (row,) = judged(project, "--at", "git:v1.2")["patches"]
+    assert (row["since"], row["since_after"]) == ("v1.2", None)
+
+
 def test_several_versions_are_several_rows(project: Project) -> None:
     project.up.release("1.1", {"note": "1\n"})
     project.up.release("2.0", {"a.py": gate(RELAXED)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,7 +143,7 @@ def _judge(
         )
         if found.verdict.word is Word.NEEDED:
             tree = found.applied.tree
-        since = None
+        since = _Since(None, None)
         if found.verdict.word is Word.UPSTREAMED:
             since = _since(work, base, patch, between)
         links = [tracker.state(url) for url in patch.trailers.links]
@@ -152,12 +153,21 @@ def _judge(
     return {"at": target.label, "patches": rows}, lines
 
 
-def _since(work: Workspace, base: Stored, patch: Patch, between: Sequence[Stored]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Since:
+    """first: the first version in the store that has it. before: the one in the store before that,
+    where it is surely not there; of those between the two nothing is known."""
+
+    first: str | None
+    before: str | None
+
+
+def _since(work: Workspace, base: Stored, patch: Patch, between: Sequence[Stored]) -> _Since:
     """The first of the versions in the store from which on every later one has it."""
     from stackpatch.model.verdict import Word
 
     memo = work.memo()
-    first = None
+    first = before = None
     for stored in between:
         found = memo.examine(
             work.store.objects,
@@ -166,20 +176,24 @@ def _since(work: Workspace, base: Stored, patch: Patch, between: Sequence[Stored
             origin=base.tree,
             covers=work.covers(stored),
         )
-        landed = found.verdict.word is Word.UPSTREAMED
-        first = (first or stored.version) if landed else None
+        if found.verdict.word is Word.UPSTREAMED:
+            first = first or stored.version
+        else:
+            absent = found.verdict.word in (Word.NEEDED, Word.CONFLICT)
+            first, before = None, stored.version if absent else None
     memo.save()
-    return first
+    return _Since(first, before if first else None)
 
 
 def _row(
-    patch: Patch, verdict: Verdict, since: str | None, links: Sequence[LinkState]
+    patch: Patch, verdict: Verdict, since: _Since, links: Sequence[LinkState]
 ) -> dict[str, Any]:
     return {
         "name": patch.name,
         "subject": patch.subject,
         **verdict.to_json(),
-        "since": since,
+        "since": since.first,
+        "since_after": since.before,
         "links": [
             {
                 "url": link.url,
@@ -193,11 +207,10 @@ def _row(
     }
 
 
-def _lines(
-    patch: Patch, verdict: Verdict, since: str | None, links: Sequence[LinkState]
-) -> list[str]:
+def _lines(patch: Patch, verdict: Verdict, since: _Since, links: Sequence[LinkState]) -> list[str]:
     now = datetime.now(UTC)
-    landed = f", first in {since} of the versions in the store" if since else ""
+    landed = f", first in {since.first} of the versions in the store" if since.first else ""
+    landed += f", not in {since.before}" if since.before else ""
     lines = ["", f"{patch.name}", f"  {verdict.word.value}: {verdict.detail}{landed}"]
     for piece in verdict.evidence:
         place = ":".join(str(part) for part in (piece.path, piece.line) if part is not None)
