@@ -7,12 +7,13 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackpatch.errors import EnvironmentProblem
+from stackpatch.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +48,10 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Put content at path; a reader sees the old file or the new one, never a part.
 
     mode: permission bits, set whatever the umask is, so that the same inputs give the same tree.
+    Raises InputError for a folder, a device or a pipe: the last two would be replaced for good.
     """
     with disk_errors(path):
+        _only_a_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
@@ -62,6 +65,20 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108
             raise
+
+
+def _only_a_file(path: Path) -> None:
+    try:
+        there = path.stat().st_mode
+    except OSError:
+        return  # nothing is there, or the writing will say why it cannot be
+    if stat.S_ISDIR(there) and not path.is_symlink():
+        msg = f"{path} is a folder"
+    elif not (stat.S_ISREG(there) or stat.S_ISDIR(there)):
+        msg = f"{path} is a device or a pipe"
+    else:
+        return
+    raise InputError(msg, hint="name a file")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -372,6 +373,16 @@ def test_html_is_written_beside_the_table(project: Project, tmp_path: Path) -> N
     assert words(data) == EXPECTED
 
 
+def test_a_page_replaces_no_device_and_no_folder(project: Project, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (pipe, tmp_path):
+        ran = project.run("matrix", "demo", "--html", str(target))
+        assert ran.status == 2, ran.err
+        assert "name a file" in ran.err
+    assert pipe.is_fifo()
+
+
 # --- apply ------------------------------------------------------------------------------------
 
 
@@ -435,8 +446,6 @@ def test_apply_needs_a_place_or_dry_run(project: Project) -> None:
 def test_apply_gives_the_same_tree_everywhere(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     first = project.run("apply", "demo", "--arch", "sm121", "--dry-run", "--json").document
     monkeypatch.setenv("STACKPATCH_CACHE_DIR", str(tmp_path / "another cache"))
     monkeypatch.setenv("TZ", "Asia/Kathmandu")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stackpatch import storage
-from stackpatch.errors import EnvironmentProblem
+from stackpatch.errors import EnvironmentProblem, InputError
 
 
 def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -40,6 +40,22 @@ def test_a_failed_write_leaves_the_old_file(
         storage.write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208 - also what is hidden
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe, link, folder = tmp_path / "pipe", tmp_path / "link", tmp_path / "folder"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    folder.mkdir()
+    for path in (pipe, link, folder):
+        with pytest.raises(InputError, match=f"{path.name} is a "):
+            storage.write_atomically(path, b"x")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link", "pipe"]
+    (tmp_path / "to").symlink_to(folder)
+    storage.write_atomically(tmp_path / "to", b"x")
+    assert (tmp_path / "to").read_bytes() == b"x", "a link is replaced, as ever"
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
