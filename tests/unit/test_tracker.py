@@ -80,6 +80,12 @@ def test_every_state(tmp_path: Path, github: Server, url: str, body: object, sta
     assert (seen.state, seen.checked, seen.etag, seen.why) == (state, NOW, '"x"', None)
 
 
+@pytest.mark.parametrize("tail", ["#issuecomment-7", "?x=1", "/#discussion_r1"])
+def test_a_place_within_a_thread_is_the_thread(tmp_path: Path, github: Server, tail: str) -> None:
+    github.replies[PATHS[PULL]] = answer(issue("open", pull=True))
+    assert make(tmp_path, github).state(f"{PULL}{tail}").state is State.OPEN
+
+
 def test_what_is_not_there_is_missing(tmp_path: Path, github: Server) -> None:
     github.replies[PATHS[PULL]] = no_such(404)
     seen = make(tmp_path, github).state(PULL)
@@ -113,7 +119,8 @@ def test_a_second_run_asks_whether_it_changed(tmp_path: Path, github: Server) ->
         (Reply(b""), "did not answer with JSON"),
         (Reply(b"[1, 2]"), "the answer was none of GitHub's"),
         (Reply(b'{"state": "odd"}'), "the answer was none of GitHub's"),
-        (Reply(b'{"state": "open", "title": "', cut=10), ""),
+        (Reply(b'{"state": "open", "title": "', cut=10), "broke off its answer"),
+        (Reply(b"no gzip", headers={"Content-Encoding": "gzip"}), "did not answer with JSON"),
         (Reply(b'"' + b"x" * (3 << 20) + b'"'), "did not answer with JSON"),
         (Reply(b"[" * 100_000), "did not answer with JSON"),
     ],

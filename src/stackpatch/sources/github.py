@@ -67,7 +67,6 @@ class Client:
 
     def _ask(self, address: str, headers: Mapping[str, str]) -> Answer | Unreachable | str:
         import requests
-        from urllib3.exceptions import DecodeError, HTTPError
 
         session = self._session = self._session or requests.Session()
         try:
@@ -81,19 +80,28 @@ class Client:
                     auth=_as_it_is,
                 ) as response:
                     if not response.is_redirect:
-                        body = response.raw.read(_MOST, decode_content=True)
-                        return Answer(response.status_code, response.headers, body)
+                        return _read(response)
                     there = urljoin(address, response.headers["Location"])
                     if urlsplit(there)[:2] != urlsplit(address)[:2]:
                         return "points to another server"
                     address = there
-        except DecodeError:
-            return "did not answer with JSON"
-        except (requests.RequestException, HTTPError, OSError) as error:
+        except (requests.RequestException, OSError) as error:
             return Unreachable(f"cannot be reached ({type(error).__name__})")
         except ValueError:
             return "redirects to what is no address"
         return "redirects without end"
+
+
+def _read(response: requests.Response) -> Answer | Unreachable | str:
+    from urllib3.exceptions import DecodeError, HTTPError
+
+    try:
+        body = response.raw.read(_MOST, decode_content=True)
+    except DecodeError:
+        return "did not answer with JSON"
+    except (HTTPError, OSError) as error:
+        return Unreachable(f"broke off its answer ({type(error).__name__})")
+    return Answer(response.status_code, response.headers, body)
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 API = "https://api.github.com"
 _LINK = re.compile(
     r"https://github\.com/(?P<repo>[\w-][\w.-]*/(?!\.\.?/)[\w.-]+)/"
-    r"(?P<kind>issues|pull|commit)/(?P<id>\w+)/?$",
+    r"(?P<kind>issues|pull|commit)/(?P<id>\w+)/?(?:[?#].*)?$",
     re.ASCII,
 )
 _MINUTE = timedelta(minutes=1)  # what GitHub asks for where it does not say how long to wait
