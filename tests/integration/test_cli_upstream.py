@@ -204,6 +204,32 @@ def test_a_version_that_cannot_be_had_hides_no_other(project: Project) -> None:
     assert "git:v2.0: not judged" in ran.err
 
 
+def test_without_an_index_the_newest_in_the_store_is_judged_and_that_is_said(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    project.write_recipe(project.offer(project.up.versions[0]))
+    project.offer(project.up.release("1.1", {"a.py": gate(RELAXED)}))
+    assert judged(project)["at"] == "sdist:1.1"
+    project.index.close()
+    ran = project.run("upstream", "demo", "--json")
+    assert ran.status == 3, "the newest version is not known"
+    assert ran.document["at"] == "sdist:1.1"
+    assert [row["verdict"] for row in ran.document["patches"]] == ["upstreamed"]
+    assert "cannot read the index page" in ran.document["error"]["message"]
+    assert "judged at the newest version in the store, sdist:1.1" in ran.err
+    assert project.run("upstream", "demo", "--offline").status == 0
+
+
+def test_without_an_index_and_a_store_there_is_one_error(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    project.index.close()
+    ran = project.run("upstream", "demo", "--json")
+    assert (ran.status, list(ran.document)) == (3, ["schema", "error"])
+
+
 def test_links_are_asked_once_kept_and_shown_with_their_age(project: Project) -> None:
     project.up.release("2.0", {"note": "2\n"})
     pull = {"state": "closed", "title": "Open", "pull_request": {"merged_at": "2026-01-02"}}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from stackpatch.cli.progress import Report
     from stackpatch.cli.workspace import Workspace
+    from stackpatch.errors import EnvironmentProblem
     from stackpatch.model.patch import Patch
     from stackpatch.model.verdict import Verdict
     from stackpatch.sources.store import Stored
@@ -60,7 +61,8 @@ def command(
         names: Sequence[str | None] = at or [None]
         for name in names:
             try:
-                target = _target(work, name, report)
+                target, unknown = _target(work, name, report)
+                failure = failure or unknown
                 base = work.base(report, like=target)
                 work.on_base(base)
                 reports.append(_judge(work, base, target, tracker))
@@ -105,10 +107,24 @@ def _together(work: Workspace, documents: Sequence[dict[str, Any]]) -> dict[str,
     }
 
 
-def _target(work: Workspace, name: str | None, report: Report) -> Stored:
+def _target(
+    work: Workspace, name: str | None, report: Report
+) -> tuple[Stored, EnvironmentProblem | None]:
+    """Where to judge. With an error: the newest version cannot be had, and this is the newest that
+    the store has."""
+    from stackpatch.errors import EnvironmentProblem
     from stackpatch.model.reference import VersionRef
 
-    return work.newest(report) if name is None else work.resolve(VersionRef.parse(name), report)
+    if name is not None:
+        return work.resolve(VersionRef.parse(name), report), None
+    try:
+        return work.newest(report), None
+    except EnvironmentProblem as error:
+        stored = work.newest_stored()
+        if stored is None:
+            raise
+        output.warn(f"judged at the newest version in the store, {stored.label}")
+        return stored, error
 
 
 def _judge(

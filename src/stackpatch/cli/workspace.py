@@ -89,17 +89,23 @@ class Workspace:
 
     def newest(self, report: Report) -> Stored:
         """The newest final version on the package index; without one, in the source store."""
-        from stackpatch.model.reference import version_number
         from stackpatch.sources.releases import index_versions
 
         known = [] if self.offline else index_versions(self.recipe)
         if known:
             return self.bring(known[-1], report)
-        stored = [one for one in one_each(self.store.versions()) if version_number(one.version)]
-        if not stored:
+        stored = self.newest_stored()
+        if stored is None:
             msg = f"no version of {self.recipe.stack} is in the source store"
             raise InputError(msg, hint="`stackpatch fetch` brings versions into the store")
-        return stored[-1]
+        return stored
+
+    def newest_stored(self) -> Stored | None:
+        """The newest version in the source store; None where it has none."""
+        from stackpatch.model.reference import version_number
+
+        stored = [one for one in one_each(self.store.versions()) if version_number(one.version)]
+        return stored[-1] if stored else None
 
     def fetch_history(self) -> None:
         """Every upstream commit in the store. Raises InputError offline, EnvironmentProblem."""
