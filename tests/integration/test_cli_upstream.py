@@ -230,6 +230,20 @@ def test_without_an_index_and_a_store_there_is_one_error(
     assert (ran.status, list(ran.document)) == (3, ["schema", "error"])
 
 
+def test_a_version_that_a_patch_is_not_meant_for_is_said(tmp_path: Path, index: Server) -> None:
+    files = {"a.py": gate(STRICT), "b.py": gate(STRICT)}
+    both = (open_gate("a", "Applies-To: <1.5"), open_gate("b"))
+    project = Project(tmp_path, index, files, *both)
+    project.write_recipe(project.offer(project.up.versions[0]))
+    project.offer(project.up.release("2.0", {"note": "2\n"}))
+    refs = [word for ref in ("1.0", "2.0", "git:main") for word in ("--at", ref)]
+    rows = judged(project, *refs)["patches"]
+    assert [row["verdict"] for row in rows] == ["needed"] * 6
+    assert [row["meant"] for row in rows] == [True, None, False, None, None, None]
+    out = project.run("upstream", "demo", *refs).out
+    assert out.count("\n  not meant for this version: Applies-To: <1.5\n") == 1
+
+
 def test_links_are_asked_once_kept_and_shown_with_their_age(project: Project) -> None:
     project.up.release("2.0", {"note": "2\n"})
     pull = {"state": "closed", "title": "Open", "pull_request": {"merged_at": "2026-01-02"}}

@@ -163,10 +163,21 @@ def _judge(
         if found.verdict.word is Word.UPSTREAMED:
             since = _since(work, base, patch, between)
         links = [tracker.state(url) for url in patch.trailers.links]
-        rows.append(_row(patch, found.verdict, since, links))
-        lines += _lines(patch, found.verdict, since, links)
+        meant = _meant(patch, target)
+        rows.append({**_row(patch, found.verdict, since, links), "meant": meant})
+        lines += _lines(patch, found.verdict, since, links, meant=meant)
     memo.save()
     return {"at": target.label, "patches": rows}, lines
+
+
+def _meant(patch: Patch, target: Stored) -> bool | None:
+    """Whether the patch's `Applies-To:` takes the version in; None where one of them is none."""
+    from stackpatch.model.reference import version_number
+
+    number = version_number(target.version)
+    if patch.trailers.applies_to is None or number is None:
+        return None
+    return patch.trailers.applies_to.contains(number, prereleases=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +234,20 @@ def _row(
     }
 
 
-def _lines(patch: Patch, verdict: Verdict, since: _Since, links: Sequence[LinkState]) -> list[str]:
+def _lines(
+    patch: Patch,
+    verdict: Verdict,
+    since: _Since,
+    links: Sequence[LinkState],
+    *,
+    meant: bool | None,
+) -> list[str]:
     now = datetime.now(UTC)
     landed = f", first in {since.first} of the versions in the store" if since.first else ""
     landed += f", not in {since.before}" if since.before else ""
     lines = ["", f"{patch.name}", f"  {verdict.word.value}: {verdict.detail}{landed}"]
+    if meant is False:
+        lines.append(f"  not meant for this version: Applies-To: {patch.trailers.applies_to}")
     for piece in verdict.evidence:
         place = ":".join(str(part) for part in (piece.path, piece.line) if part is not None)
         symbol = f" in {piece.symbol}" if piece.symbol else ""
