@@ -86,6 +86,10 @@ def test_the_grid_for_people(project: Project) -> None:
         ("git:v1.2", ["v1.2"]),
         ("sdist:2.0rc1", ["2.0rc1"]),
         ("stored", ["1.0"]),
+        ("1.10,1.0", ["1.10", "1.0"]),
+        ("1.1,v1.1, 1.1,", ["1.1"]),
+        ("==2.0rc1", ["2.0rc1"]),
+        (">=1.10rc1", ["1.10", "2.0rc1"]),
     ],
 )
 def test_the_forms_of_refs(project: Project, spec: str, versions: list[str]) -> None:
@@ -99,6 +103,8 @@ def test_the_forms_of_refs(project: Project, spec: str, versions: list[str]) -> 
     [
         (("demo", "--refs", ">=x"), "is no range of versions"),
         (("demo", "--refs", ">=9"), "no version of demo fits"),
+        (("demo", "--refs", ""), "names no version"),
+        (("demo", "--refs", " , "), "names no version"),
         (("demo", "--refs", "1.3"), "nearest: 1.2, 1.10"),
         (("demo", "--refs", "git:v7"), "no branch or tag 'v7'"),
         ((), "name one stack or several, or --all"),
@@ -132,6 +138,75 @@ def test_several_series_in_one_document(project: Project) -> None:
     assert both == [{k: v for k, v in alone.items() if k != "schema"}] * 2
     text = project.run("matrix", "demo", "demo@1.0", "--refs", "all").out
     assert text.count("the whole series applies up to: 1.1") == 2
+
+
+def test_the_order_of_a_list_says_nothing_of_what_is_newest(project: Project) -> None:
+    for spec in ("1.0,1.2,1.10", "1.10,1.2,1.0"):
+        document = project.run("matrix", "demo", "--refs", spec, "--json").document
+        assert document["newest_ready"] == "1.10"
+        assert document["patches"][0]["landed"] == "1.10"
+
+
+def test_a_version_that_a_patch_is_not_meant_for_is_marked(project: Project) -> None:
+    patch = project.patches / "v1.0" / "0002-Open-b.patch"
+    patch.write_text(patch.read_text().replace("Arch: sm121", "Arch: sm121\nApplies-To: <1.2"))
+    ran = project.run("matrix", "demo", "--refs", "all", "--json")
+    first, second = ran.document["patches"]
+    assert (first["applies_to"], second["applies_to"]) == (None, "<1.2")
+    assert [cell["meant"] for cell in first["cells"]] == [None] * 4
+    assert [cell["meant"] for cell in second["cells"]] == [True, True, False, False]
+    out = project.run("matrix", "demo", "--refs", "all").out
+    grid = [line.split()[:3] for line in out.splitlines() if line[:1].isdigit()]
+    assert [row[2] for row in grid] == ["N", "N", "N*", "N*"]
+    assert "* not meant for that version (Applies-To)" in out
+
+
+@pytest.fixture
+def with_unreachable(project: Project) -> Project:
+    """Beside `demo`, a stack whose upstream cannot be had."""
+    text = project.recipe.read_text().replace("stack: demo", "stack: far")
+    text = text.replace(f'git: "{project.up.folder}"', 'git: "https://127.0.0.1:1/far"')
+    text = text.replace("pypi: demo", "pypi: far")
+    before, _, after = text.partition("    artefacts:")
+    text = before + after[after.index("    series:") :]
+    (project.root / "recipes" / "far.yaml").write_text(text)
+    shutil.copytree(project.patches, project.root / "patches" / "far")
+    return project
+
+
+def test_a_stack_that_cannot_be_had_leaves_the_others(with_unreachable: Project) -> None:
+    project = with_unreachable
+    alone = project.run("matrix", "demo", "--json").document
+    for asked in (("--all",), ("far", "demo")):
+        ran = project.run("matrix", *asked, "--json")
+        assert ran.status == 3, ran.err
+        document = ran.document
+        assert document["stacks"] == [{k: v for k, v in alone.items() if k != "schema"}]
+        (failed,) = document["failed"]
+        assert failed["stack"] == "far"
+        assert failed["error"]["kind"] == document["error"]["kind"] == "environment"
+        assert document["error"]["message"] == f"far: {failed['error']['message']}"
+        text = project.run("matrix", *asked)
+        assert text.status == 3
+        assert "the whole series applies up to: 1.0" in text.out
+        assert "error: far: " in text.err
+    assert project.run("matrix", "far", "--json").document.keys() == {"schema", "error"}
+    assert project.run("matrix", "far", "far@1.0", "--json").document.keys() == {"schema", "error"}
+
+
+def test_a_series_that_fails_its_own_release_leaves_the_others(project: Project) -> None:
+    shutil.copy(project.recipe, project.root / "recipes" / "other.yaml")
+    other = project.root / "recipes" / "other.yaml"
+    other.write_text(other.read_text().replace("stack: demo", "stack: other"))
+    shutil.copytree(project.patches, project.root / "patches" / "other")
+    patch = project.root / "patches" / "other" / "v1.0" / "0001-Open-a.patch"
+    patch.write_text(patch.read_text().replace("major == 10", "major == 11"))
+    ran = project.run("matrix", "--all", "--json")
+    assert ran.status == 1, ran.err
+    assert [one["stack"] for one in ran.document["stacks"]] == ["demo"]
+    assert [one["stack"] for one in ran.document["failed"]] == ["other-1.0"]
+    assert "other" in ran.document["error"]["message"]
+    assert project.run("matrix", "--all", "--json").status == 1, "never remembered as an answer"
 
 
 def test_a_second_run_needs_no_network_and_says_the_same(project: Project) -> None:

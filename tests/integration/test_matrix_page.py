@@ -392,3 +392,27 @@ def test_the_newest_is_on_the_right_only_where_it_is(
 def test_nothing_judged_is_said(shown: Browser, tmp_path: Path) -> None:
     grid(shown, tmp_path, 5, 1, patches=[])
     assert "Nothing was judged" in shown.run(EVIDENCE)
+
+
+def test_a_cell_that_the_patch_is_not_meant_for_is_striped_and_says_so(
+    shown: Browser, tmp_path: Path
+) -> None:
+    patches = document(7, 2)["patches"]
+    patches[0]["applies_to"] = "<0.6.3"
+    for number, cell in enumerate(patches[0]["cells"]):
+        cell["meant"] = number < 3
+    grid(shown, tmp_path, 7, 2, patches=patches)
+    striped = shown.run(
+        "return [...document.querySelectorAll('button.cell')].map(b => "
+        "getComputedStyle(b).backgroundImage !== 'none')"
+    )
+    assert striped == [False] * 3 + [True] * 4 + [False] * 7
+    assert "striped" in shown.run("return document.getElementById('legend').innerText")
+    shown.run("document.querySelectorAll('button.cell')[4].click()")
+    assert "Not meant for this version: Applies-To: <0.6.3" in shown.run(
+        "return document.getElementById('evidence').innerText"
+    )
+    label = shown.run("return document.querySelectorAll('button.cell')[4].ariaLabel")
+    assert label.endswith("; not meant for it: Applies-To: <0.6.3")
+    grid(shown, tmp_path, 7, 2)
+    assert "striped" not in shown.run("return document.getElementById('legend').innerText")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,9 +67,9 @@ def test_first_landed_counts_only_what_stays(tmp_path: Path) -> None:
     case = Case(tmp_path)
     memo = Memo()
     all_of_it = compute(case.up.objects, case.series.patches, case.up.versions, memo)
-    assert all_of_it.rows[0].first_landed(all_of_it.versions) is None, "1.6 took it back"
+    assert all_of_it.first_landed(all_of_it.rows[0]) is None, "1.6 took it back"
     until = compute(case.up.objects, case.series.patches, case.up.versions[:6], memo)
-    assert until.rows[0].first_landed(until.versions) == "1.4"
+    assert until.first_landed(until.rows[0]) == "1.4"
 
 
 def test_newest_clean_and_ready(tmp_path: Path) -> None:
@@ -78,6 +79,49 @@ def test_newest_clean_and_ready(tmp_path: Path) -> None:
     assert matrix.newest_clean == "1.2"
     assert matrix.newest_ready == "1.5"
     assert compute(case.up.objects, (), case.up.versions, Memo()).newest_clean is None
+
+
+@pytest.mark.parametrize("order", [(5, 4, 3, 2, 1, 0), (3, 0, 5, 1, 4, 2)])
+def test_newest_is_by_number_in_whatever_order_they_were_asked_for(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    case = Case(tmp_path)
+    asked = [case.up.versions[at] for at in order]
+    matrix = compute(case.up.objects, case.series.patches[:1], asked, Memo())
+    assert matrix.versions == tuple(version.version for version in asked)
+    assert (matrix.newest_clean, matrix.newest_ready) == ("1.2", "1.5")
+    assert matrix.first_landed(matrix.rows[0]) == "1.4"
+
+
+def test_a_branch_comes_after_the_numbers_and_branches_as_they_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    case = Case(tmp_path)
+    landed, needed = case.up.versions[4], case.up.versions[6]
+    one = case.series.patches[:1]
+    asked = [replace(landed, version="main"), case.up.versions[0], replace(needed, version="a")]
+    matrix = compute(case.up.objects, one, asked, Memo())
+    assert (matrix.newest_clean, matrix.newest_ready) == ("a", "a")
+    turned = compute(case.up.objects, one, asked[::-1], Memo())
+    assert (turned.newest_clean, turned.newest_ready) == ("a", "main")
+    assert turned.first_landed(turned.rows[0]) == "main"
+
+
+def test_a_patch_that_is_not_meant_for_a_version_has_no_say_there(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    series = case.up.series(
+        tmp_path / "meant",
+        ("Open the gate", {"a.py": source(RELAXED)}, f"{EFFECT}\nApplies-To: <1.3"),
+        ("Say so", {"note": "both\n"}, "Applies-To: >=1.1,<1.5"),
+    )
+    matrix = compute(case.up.objects, series.patches, case.up.versions[:6], Memo())
+    assert [row.meant for row in matrix.rows] == [
+        (True, True, True, False, False, False),
+        (False, True, True, True, True, False),
+    ]
+    assert matrix.newest_clean == "1.4", "where the first conflicts or has landed, it is not meant"
+    apart = compute(case.up.objects, series.patches, case.up.versions[5:6], Memo())
+    assert (apart.newest_clean, apart.newest_ready) == (None, None), "nobody is meant for it"
 
 
 def test_versions_that_touch_nothing_are_not_judged_again(tmp_path: Path) -> None:

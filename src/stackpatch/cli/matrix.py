@@ -48,10 +48,10 @@ def command(
     if html is not None and question.several:
         msg = "--html writes one page for one stack"
         raise InputError(msg, hint="name the stack")
-    written = answer(question, context.obj if html is None else None)
+    found = answer(question, context.obj if html is None else None)
     if html is not None:
-        _write_html(html, json_format.loads(written[0]))
-    matrix_text.tell(question, written)
+        _write_html(html, json_format.loads(found.written[0]))
+    matrix_text.tell(question, found)
 
 
 def page(document: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackpatch.cli import matrix_inputs, matrix_text, output
+from stackpatch.cli.matrix_answer import Answer
 from stackpatch.series.finished import Answers, Finished
 from stackpatch.storage import cache_root
 
@@ -35,5 +36,5 @@ def tell(words: Sequence[str]) -> bool:
     texts = [text for name, key in known.matrices if (text := kept.find(name, key)) is not None]
     if len(texts) < len(known.matrices):
         return False
-    matrix_text.tell(question, [output.Written(text) for text in texts])
+    matrix_text.tell(question, Answer([output.Written(text) for text in texts]))
     return True

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.cli import output
-from stackpatch.errors import InputError
+from stackpatch.errors import EnvironmentProblem, FindingError, InputError, StackpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from stackpatch.cli.matrix_inputs import Question
     from stackpatch.cli.progress import Report
@@ -21,33 +22,46 @@ if TYPE_CHECKING:
     from stackpatch.sources.store import Stored
 
 
-def answer(question: Question, words: Sequence[str] | None = None) -> list[output.Written]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """written: the document of each series that could be judged. failed: why the others could not.
+
+    One series that was asked for alone fails by raising; among several, the others are still told.
+    """
+
+    written: list[output.Written]
+    failed: Sequence[tuple[str, StackpatchError]] = ()
+
+
+def answer(question: Question, words: Sequence[str] | None = None) -> Answer:
     """The document of each series: the last run's where nothing has changed, judged where it has.
 
     words: those in which the question was asked; what answers them is remembered under them.
     Raises InputError for what is not there, and what bringing and judging the versions raises.
     """
     from stackpatch.cli import matrix_inputs
-    from stackpatch.series.finished import Answer, Answers, Finished
+    from stackpatch.series import finished
     from stackpatch.storage import cache_root
 
     folder = cache_root() / "verdicts"
-    kept = Finished(folder)
+    kept = finished.Finished(folder)
     if words is None or not question.decided_here:
-        return _written(_asked(question), kept)
+        return _Run(question, kept).answer()
     state = matrix_inputs.state(question)
     # An answer is that of a state which is the same before and after. The first run of all brings
     # what it needs into the store; it is looked at again, with all that is remembered by then.
     for _ in range(2):
-        asked = _asked(question)
-        written = _written(asked, kept)
+        run = _Run(question, kept)
+        found = run.answer()
         before, state = state, matrix_inputs.state(question)
-        if state is not None and state == before:
-            matrices = tuple((one.name, one.key()) for one in asked)
-            told = Answer(question.to_json(), state, matrices)
-            Answers(folder).keep(matrix_inputs.asked_here(words), told)
+        if found.failed:
             break
-    return written
+        if state is not None and state == before:
+            matrices = tuple((one.name, one.key()) for one in run.asked)
+            told = finished.Answer(question.to_json(), state, matrices)
+            finished.Answers(folder).keep(matrix_inputs.asked_here(words), told)
+            break
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +97,65 @@ class _Asked:
         )
 
 
-def _asked(question: Question) -> list[_Asked]:
-    from stackpatch.cli.workspace import open_workspace
-    from stackpatch.model.reference import StackRef
+class _Run:
+    """One run: what was asked becomes series and versions, and those a document each."""
 
-    root = None if question.root is None else Path(question.root)
-    asked: list[_Asked] = []
-    for name in _with_series(root) if question.stacks is None else question.stacks:
-        wanted = StackRef.parse(name)
-        beside = next((one for one in asked if one.work.recipe.stack == wanted.stack), None)
-        if beside is None:
-            work = open_workspace(name, root, offline=question.offline)
-            asked.append(_ask(work, question.refs, None))
-        else:
-            asked.append(_ask(beside.work.at(wanted.release), question.refs, beside.versions))
-    return asked
+    def __init__(self, question: Question, kept: Finished) -> None:
+        self._question = question
+        self._kept = kept
+        self.asked: list[_Asked] = []
+        self._failed: list[tuple[str, StackpatchError]] = []
+
+    def answer(self) -> Answer:
+        """Ask for every series, and judge those that nothing is kept of."""
+        self._ask()
+        found = {one.name: self._kept.find(one.name, one.key()) for one in self.asked}
+        open_ones = []
+        for one in [one for one in self.asked if found[one.name] is None]:
+            with self._of_several(one.name):
+                one.work.on_base(one.base)
+                open_ones.append(one)
+        judged = dict(zip([one.name for one in open_ones], _judged(open_ones), strict=True))
+        written = []
+        for one in self.asked:
+            known = found[one.name]
+            if known is not None:
+                written.append(output.Written(known))
+            elif one.name in judged:
+                document = matrix_document(one.work, judged[one.name], one.versions)
+                written.append(output.written(document))
+                self._kept.keep(one.name, one.key(), written[-1])
+        if self._failed and not written:
+            raise self._failed[0][1]
+        return Answer(written, self._failed)
+
+    def _ask(self) -> None:
+        from stackpatch.cli.workspace import open_workspace
+        from stackpatch.model.reference import StackRef
+
+        question = self._question
+        root = None if question.root is None else Path(question.root)
+        for name in _with_series(root) if question.stacks is None else question.stacks:
+            wanted = StackRef.parse(name)
+            same = (one for one in self.asked if one.work.recipe.stack == wanted.stack)
+            beside = next(same, None)
+            with self._of_several(name):
+                if beside is None:
+                    work = open_workspace(name, root, offline=question.offline)
+                    self.asked.append(_ask(work, question.refs, None))
+                else:
+                    at = beside.work.at(wanted.release)
+                    self.asked.append(_ask(at, question.refs, beside.versions))
+
+    @contextlib.contextmanager
+    def _of_several(self, name: str) -> Iterator[None]:
+        """Among several, one that the network or its own release fails leaves the others."""
+        try:
+            yield
+        except (EnvironmentProblem, FindingError) as error:
+            if not self._question.several:
+                raise
+            self._failed.append((name, error))
 
 
 def _with_series(root: Path | None) -> list[str]:
@@ -119,22 +177,6 @@ def _ask(work: Workspace, refs: str, versions: list[Stored] | None) -> _Asked:
     with reporting() as report:
         base = work.base(report)
         return _Asked(work, base, versions or select_versions(work, refs, report))
-
-
-def _written(asked: Sequence[_Asked], kept: Finished) -> list[output.Written]:
-    found = [kept.find(one.name, one.key()) for one in asked]
-    open_ones = [one for one, text in zip(asked, found, strict=True) if text is None]
-    for one in open_ones:
-        one.work.on_base(one.base)
-    judged = iter(_judged(open_ones))
-    written = []
-    for one, known in zip(asked, found, strict=True):
-        if known is not None:
-            written.append(output.Written(known))
-            continue
-        written.append(output.written(matrix_document(one.work, next(judged), one.versions)))
-        kept.keep(one.name, one.key(), written[-1])
-    return written
 
 
 def _judged(asked: Sequence[_Asked]) -> list[Matrix]:
@@ -188,7 +230,12 @@ def select_versions(work: Workspace, refs: str, report: Report) -> list[Stored]:
         return [one for one in one_each(work.store.versions()) if version_number(one.version)]
     if refs != "all" and not any(sign in refs for sign in "<>=!~"):
         named = [VersionRef.parse(name.strip()) for name in refs.split(",") if name.strip()]
-        return [work.resolve(ref, report) for ref in named]
+        if not named:
+            msg = f"--refs {refs!r} names no version"
+            raise InputError(msg, hint="write `all`, `>=0.6,<0.8` or `0.6.3,0.6.7`")
+        # Two names may mean one version.
+        found = [work.resolve(ref, report) for ref in named]
+        return list({(one.kind, one.version): one for one in found}.values())
     try:
         fits = SpecifierSet("" if refs == "all" else refs)
     except InvalidSpecifier as error:
@@ -198,14 +245,15 @@ def select_versions(work: Workspace, refs: str, report: Report) -> list[Stored]:
     if not work.offline:
         from stackpatch.sources.releases import index_versions
 
-        known |= set(index_versions(work.recipe))
+        known |= set(index_versions(work.recipe, pre=bool(fits.prereleases)))
     chosen = []
     for name in known:
         try:
             number = Version(name)
         except InvalidVersion:
             continue
-        if number in fits and not number.is_prerelease:
+        # A candidate only where the range names one, as pip has it.
+        if number in fits and (fits.prereleases or not number.is_prerelease):
             chosen.append(name)
     if not chosen:
         msg = f"no version of {work.recipe.stack} fits {refs!r}"
@@ -228,12 +276,19 @@ def matrix_document(work: Workspace, matrix: Matrix, versions: Sequence[Stored])
                 "name": row.patch.name,
                 "path": f"{work.series.where}/{row.patch.name}",
                 "subject": row.patch.subject,
-                "landed": row.first_landed(matrix.versions),
+                "landed": matrix.first_landed(row),
+                "applies_to": _said(row.patch.trailers.applies_to),
                 "cells": [
-                    {"version": version, **verdict.to_json()}
-                    for version, verdict in zip(matrix.versions, row.verdicts, strict=True)
+                    {"version": version, "meant": meant, **verdict.to_json()}
+                    for version, meant, verdict in zip(
+                        matrix.versions, row.meant, row.verdicts, strict=True
+                    )
                 ],
             }
             for row in matrix.rows
         ],
     }
+
+
+def _said(value: object) -> str | None:
+    return None if value is None else str(value)

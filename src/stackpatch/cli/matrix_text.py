@@ -7,12 +7,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from stackpatch.cli import output, terminal
+from stackpatch.errors import EnvironmentProblem, FindingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stackpatch.cli.matrix_answer import Answer
     from stackpatch.cli.matrix_inputs import Question
     from stackpatch.cli.terminal import Colour
+    from stackpatch.errors import StackpatchError
 
 MARKS: dict[str, tuple[str, Colour]] = {
     "needed": ("N", "blue"),
@@ -25,14 +28,36 @@ MARKS: dict[str, tuple[str, Colour]] = {
 }
 
 
-def tell(question: Question, written: Sequence[output.Written]) -> None:
-    """Put the answer on stdout, as it was asked for."""
+OUTSIDE = "*"
+
+
+def tell(question: Question, answer: Answer) -> None:
+    """Put the answer on stdout, as it was asked for; what kept a series from it ends the run."""
     texts: list[str] = []
     if not question.json:
-        for one in written:
+        for one in answer.written:
             texts += [*([""] if texts else []), *_text(json_format.loads(one))]
-    document = {"stacks": written} if question.several else written[0]
-    output.emit("matrix", document, texts, json=question.json)
+    document: dict[str, object] | output.Written = answer.written[0]
+    if question.several:
+        document = {"stacks": answer.written}
+        if answer.failed:
+            document["failed"] = [
+                {"stack": name, "error": output.error_document(error)}
+                for name, error in answer.failed
+            ]
+    failure = _failure(answer.failed)
+    output.emit("matrix", document, texts, json=question.json, failure=failure)
+
+
+def _failure(failed: Sequence[tuple[str, StackpatchError]]) -> StackpatchError | None:
+    """One error of the several, of the first one's kind."""
+    if not failed:
+        return None
+    for name, error in failed[1:]:
+        output.warn(f"{name}: {error.message}")
+    name, error = failed[0]
+    kind = EnvironmentProblem if isinstance(error, EnvironmentProblem) else FindingError
+    return kind(f"{name}: {error.message}", hint=error.hint, where=error.where)
 
 
 def _text(document: dict[str, Any]) -> list[str]:
@@ -51,7 +76,8 @@ def _text(document: dict[str, Any]) -> list[str]:
         for patch in patches:
             verdict = patch["cells"][number]
             letter, colour = MARKS[verdict["verdict"]]
-            cells.append(terminal.style(letter, colour, sys.stdout))
+            beside = OUTSIDE if verdict["meant"] is False else ""
+            cells.append(terminal.style(letter, colour, sys.stdout) + beside)
             if verdict["verdict"] in ("partial", "misplaced", "unsure", "conflict"):
                 said.append(f"{len(cells)}: {verdict['verdict']}, {verdict['detail']}")
         rows.append((version, *cells, "; ".join(said)))
@@ -59,6 +85,8 @@ def _text(document: dict[str, Any]) -> list[str]:
     lines += output.table(header, rows)
     used = {cell["verdict"] for patch in patches for cell in patch["cells"]}
     legend = ", ".join(f"{letter} {word}" for word, (letter, _) in MARKS.items() if word in used)
+    if any(cell["meant"] is False for patch in patches for cell in patch["cells"]):
+        legend += f", {OUTSIDE} not meant for that version (Applies-To)"
     lines += [
         "",
         legend,

@@ -163,21 +163,11 @@ def _judge(
         if found.verdict.word is Word.UPSTREAMED:
             since = _since(work, base, patch, between)
         links = [tracker.state(url) for url in patch.trailers.links]
-        meant = _meant(patch, target)
+        meant = patch.trailers.meant_for(target.version)
         rows.append({**_row(patch, found.verdict, since, links), "meant": meant})
         lines += _lines(patch, found.verdict, since, links, meant=meant)
     memo.save()
     return {"at": target.label, "patches": rows}, lines
-
-
-def _meant(patch: Patch, target: Stored) -> bool | None:
-    """Whether the patch's `Applies-To:` takes the version in; None where one of them is none."""
-    from stackpatch.model.reference import version_number
-
-    number = version_number(target.version)
-    if patch.trailers.applies_to is None or number is None:
-        return None
-    return patch.trailers.applies_to.contains(number, prereleases=True)
 
 
 @dataclass(frozen=True, slots=True)

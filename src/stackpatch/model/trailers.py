@@ -17,6 +17,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from stackpatch.errors import InputError
 from stackpatch.model.arch import parse_arch
+from stackpatch.model.reference import version_number
 
 if TYPE_CHECKING:
     import regex
@@ -68,6 +69,16 @@ class Trailers:
         """Every URL that the trailers name, in order, once each."""
         texts = (self.status_note or "", *self.bugs)
         return tuple(dict.fromkeys(u for text in texts for u in _URL.findall(text)))
+
+    def meant_for(self, version: str) -> bool | None:
+        """Whether `Applies-To:` takes the version in; None where it names none, or it is no number.
+
+        version: as a person writes it, `0.6.3` or `v0.6.3`; a branch or a commit is no number.
+        """
+        number = version_number(version)
+        if self.applies_to is None or number is None:
+            return None
+        return self.applies_to.contains(number, prereleases=True)
 
 
 Problem = tuple[int, str]

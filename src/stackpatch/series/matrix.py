@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stackpatch.model.verdict import Verdict, Word
 from stackpatch.series.sharing import spread
+from stackpatch.sources.store import version_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,33 +29,47 @@ class Version(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One patch: a verdict per version, in the order of the versions."""
+    """One patch: a verdict per version, in the order of the versions.
+
+    meant: per version, whether `Applies-To:` takes it in; None where nothing is said.
+    """
 
     patch: Patch
     verdicts: tuple[Verdict, ...]
-
-    def first_landed(self, versions: Sequence[str]) -> str | None:
-        """The first version from which on every later one has it; None when the newest has not."""
-        first = None
-        for version, verdict in zip(versions, self.verdicts, strict=True):
-            landed = verdict.word is Word.UPSTREAMED
-            first = (first or version) if landed else None
-        return first
+    meant: tuple[bool | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Patches by versions, versions oldest first."""
+    """Patches by versions, the versions as they were asked for."""
 
     versions: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    def first_landed(self, row: Row) -> str | None:
+        """The first version from which on every later one has it; None when the newest has not."""
+        first = None
+        for at in self._oldest_first:
+            landed = row.verdicts[at].word is Word.UPSTREAMED
+            first = (first or self.versions[at]) if landed else None
+        return first
+
     def newest(self, *words: Word) -> str | None:
-        """The newest version at which every patch has one of these verdicts."""
-        for number in range(len(self.versions) - 1, -1, -1):
-            if self.rows and all(row.verdicts[number].word in words for row in self.rows):
-                return self.versions[number]
+        """The newest version at which every patch that is meant for it has one of these verdicts.
+
+        None too where no patch is meant for any of them.
+        """
+        for at in reversed(self._oldest_first):
+            here = [row.verdicts[at].word for row in self.rows if row.meant[at] is not False]
+            if here and all(word in words for word in here):
+                return self.versions[at]
         return None
+
+    @property
+    def _oldest_first(self) -> list[int]:
+        """The places of the versions by number; what has none comes last, as it was asked for."""
+        keys = [version_key(version) for version in self.versions]
+        return sorted(range(len(keys)), key=lambda at: keys[at] if keys[at][0] == 0 else (1, ""))
 
     @property
     def newest_clean(self) -> str | None:
@@ -179,11 +194,16 @@ class _Cells:
                 columns[number].append(column)
         found = []
         for one, judged in zip(self._series, columns, strict=True):
+            names = tuple(version.version for version in one.versions)
             rows = tuple(
-                Row(patch, tuple(column[number] for column in judged))
+                Row(
+                    patch,
+                    tuple(column[number] for column in judged),
+                    tuple(patch.trailers.meant_for(name) for name in names),
+                )
                 for number, patch in enumerate(one.patches)
             )
-            found.append(Matrix(tuple(version.version for version in one.versions), rows))
+            found.append(Matrix(names, rows))
         return found
 
     def _memos(self) -> list[Memo]:

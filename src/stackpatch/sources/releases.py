@@ -78,9 +78,12 @@ def list_index_versions(
     return versions
 
 
-def index_versions(recipe: Recipe) -> list[str]:
-    """The final version numbers on the index that were not yanked, oldest first."""
-    return [found.version for found in list_index_versions(recipe) if found.yanked is None]
+def index_versions(recipe: Recipe, *, pre: bool = False) -> list[str]:
+    """The version numbers on the index that were not yanked, oldest first; final ones without pre.
+
+    Raises as list_index_versions.
+    """
+    return [found.version for found in list_index_versions(recipe, pre=pre) if found.yanked is None]
 
 
 def all_versions(distribution: str, index: PackageIndex) -> list[str]:
