@@ -1030,6 +1030,49 @@ def cpp_only() -> Iterator[Case]:
             "f :: m == 12",
             "misplaced unsure",
         )
+        maybe = zero.replace("  CHECK(m == 10);\n", "#if 0 || X\n  CHECK(m == 10);\n#endif\n")
+        bare = zero.replace("  CHECK(m == 10);\n", "")
+        yield case(
+            "deletion, the gate is in #if 0 || X",
+            zero,
+            bare,
+            maybe,
+            "conflict",
+            "f :: !m == 10",
+            "unsure",
+        )
+        yield case(
+            "deletion, #if 0 in a comment above",
+            zero,
+            bare,
+            "/* to test\n#if 0\n*/\n" + zero,
+            "needed",
+            "f :: !m == 10",
+        )
+        yield case(
+            "landed in #if (0)",
+            zero,
+            ours,
+            zero.replace(
+                "  CHECK(m == 10);\n",
+                "#if (0)\n  CHECK(m == 10 || m == 12);\n#else\n  ENSURE(m);\n#endif\n",
+            ),
+            "conflict",
+            "f :: m == 12",
+            "unsure",
+        )
+        yield case(
+            "landed behind #if 1",
+            zero,
+            ours,
+            zero.replace(
+                "  CHECK(m == 10);\n",
+                "#if 1\n  ENSURE(m);\n#else\n  CHECK(m == 10 || m == 12);\n#endif\n",
+            ),
+            "conflict",
+            "f :: m == 12",
+            "unsure",
+        )
         yield case(
             "landed in a block comment",
             zero,

@@ -303,6 +303,28 @@ def plain(path: str, text: str) -> list[str]:
         ),
         ("a.cu", "#  if false\na();\n", ["# if false", "", ""]),
         ("a.cu", "#if 01\na();\n#endif\n", ["#if 01", "a();", "#endif", ""]),
+        *(
+            ("a.cu", f"#if {condition}\na();\n#endif\n", [f"#if {condition}", kept, "#endif", ""])
+            for condition, kept in (
+                ("0 || X", "a();"),
+                ("0 == X", "a();"),
+                ("(0)", ""),
+                ("0 && X", ""),
+                ("0 && X || Y", "a();"),
+                ("1", "a();"),
+            )
+        ),
+        (
+            "a.cu",
+            "#if 1\na();\n#elif X\nb();\n#else\nc();\n#endif\nd();\n",
+            ["#if 1", "a();", "#elif X", "", "#else", "", "#endif", "d();", ""],
+        ),
+        (
+            "a.cu",
+            "#if X\na();\n#elif 0\nb();\n#endif\n",
+            ["#if X", "a();", "#elif 0", "", "#endif", ""],
+        ),
+        ("a.cu", "/* say\n#if 0\n*/\na();\n", ["", "", "", "a();", ""]),
         ("CMakeLists.txt", "set(a) # kept\n  # gone\nb\n", ["set(a) # kept", "", "b", ""]),
         ("a.yaml", "# gone\na: '#kept'\n", ["", "a: '#kept'", ""]),
         ("a.cu.jinja", "// gone\n{# gone #}\na(); // kept\n", ["", "", "a(); // kept", ""]),

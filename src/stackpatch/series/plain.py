@@ -1,5 +1,8 @@
 """The text of a file that does something: without comments, docstrings, `#if 0`, `if False:`.
 
+Of preprocessor conditions only those that are a constant are known: `#if 0`, `#elif (false)`, what
+follows on `#if 1`. `#if 0 || NEW` may be compiled.
+
 A gate that reads as we want it in a comment is no gate. What is blanked keeps its lines, so that
 line numbers stay.
 """
@@ -7,6 +10,7 @@ line numbers stay.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING
 from stackpatch.series.symbols import Language, Symbol, language_of, remarks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # Files that no grammar of ours reads; only lines that are a comment as a whole are blanked.
 _HASH = frozenset(
@@ -25,51 +29,70 @@ _COMMENT_LINE = {
     **dict.fromkeys((".jinja", ".j2"), re.compile(rb"^[ \t]*(?://|\{#)[^\r\n]*", re.MULTILINE)),
 }
 _BLANK = bytes(byte if byte in b"\r\n" else 32 for byte in range(256))
-_OPENS = re.compile(rb"[ \t]*#[ \t]*if")
-_NEVER = re.compile(rb"[ \t]*#[ \t]*if[ \t]+(?:0|false)\b")
-_NEVER_SOMEWHERE = re.compile(rb"#[ \t]*if[ \t]+(?:0|false)\b")
-_ELSE = re.compile(rb"[ \t]*#[ \t]*el")
-_CLOSES = re.compile(rb"[ \t]*#[ \t]*endif")
+_DIRECTIVE = re.compile(rb"[ \t]*#[ \t]*(if|ifdef|ifndef|elif|elifdef|elifndef|else|endif)\b(.*)")
+_CONSTANT = re.compile(rb"[ \t(]*(0|1|false|true)[ \t)]*(?:/[/*].*)?[\r\n]*$")
+_ZERO_AND = re.compile(rb"[ \t]*(?:0|false)[ \t]*&&[^|?]*$")
+_OPENS = (b"if", b"ifdef", b"ifndef")
+_CONSTANT_SOMEWHERE = re.compile(rb"#[ \t]*(?:el)?if[ \t(]+(?:0|1|false|true)\b")
 
 
 def plain_text(path: str, content: bytes) -> PlainText:
     """The file's text with everything blanked that does nothing."""
+    text = _blanked(content, _remarks(path, content))
+    if language_of(path) is Language.CPP and _CONSTANT_SOMEWHERE.search(text):
+        # Behind the comments: a `#if 0` in one of them opens nothing.
+        text = _blanked(text, _never_compiled(text))
+    return PlainText(text)
+
+
+def _blanked(content: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
     text = bytearray(content)
-    for start, end in _idle(path, content):
+    for start, end in spans:
         text[start:end] = text[start:end].translate(_BLANK)
-    return PlainText(bytes(text))
+    return bytes(text)
 
 
-def _idle(path: str, content: bytes) -> Iterator[tuple[int, int]]:
-    language = language_of(path)
-    if language is None:
-        pattern = _COMMENT_LINE.get(PurePosixPath(path).suffix.lower())
-        if pattern is not None:
-            yield from (found.span() for found in pattern.finditer(content))
-        return
-    yield from remarks(path, content)
-    if language is Language.CPP and _NEVER_SOMEWHERE.search(content):
-        yield from _never_compiled(content)
+def _remarks(path: str, content: bytes) -> Iterable[tuple[int, int]]:
+    if language_of(path) is not None:
+        return remarks(path, content)
+    pattern = _COMMENT_LINE.get(PurePosixPath(path).suffix.lower())
+    return (found.span() for found in pattern.finditer(content)) if pattern is not None else ()
+
+
+@dataclass(slots=True)
+class _Choice:
+    """An open `#if`. never: the branch that we are in; taken: an earlier one surely is."""
+
+    never: bool
+    taken: bool
 
 
 def _never_compiled(content: bytes) -> Iterator[tuple[int, int]]:
-    """The stretches between `#if 0` and its `#else` or `#endif`."""
-    position = depth = 0
-    since: int | None = None
+    """The lines in branches that no compiler sees, whatever is defined."""
+    position = 0
+    choices: list[_Choice] = []
     for line in content.splitlines(keepends=True):
-        if since is None:
-            if _NEVER.match(line):
-                since, depth = position + len(line), 0
-        elif _OPENS.match(line):
-            depth += 1
-        elif depth and _CLOSES.match(line):
-            depth -= 1
-        elif not depth and (_ELSE.match(line) or _CLOSES.match(line)):
-            yield since, position
-            since = None
+        found = _DIRECTIVE.match(line)
+        word = found[1] if found else b""
+        value = _constant(found[2]) if found and word in (b"if", b"elif") else None
+        # A directive is as idle as what its whole choice stands in.
+        around = choices if word in _OPENS or not word else choices[:-1]
+        if any(choice.never for choice in around):
+            yield position, position + len(line)
+        if word in _OPENS:
+            choices.append(_Choice(value is False, value is True))
+        elif word == b"endif":
+            choices = choices[:-1]
+        elif word and choices:
+            taken = choices[-1].taken
+            choices[-1] = _Choice(taken or value is False, taken or value is True)
         position += len(line)
-    if since is not None:
-        yield since, position
+
+
+def _constant(condition: bytes) -> bool | None:
+    if found := _CONSTANT.match(condition):
+        return found[1] in (b"1", b"true")
+    return False if _ZERO_AND.match(condition) else None
 
 
 class PlainText:
