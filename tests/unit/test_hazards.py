@@ -1030,6 +1030,31 @@ def cpp_only() -> Iterator[Case]:
             "f :: m == 12",
             "misplaced unsure",
         )
+        yield case(
+            "landed, the old one kept in #if 0",
+            zero,
+            ours,
+            off + ours,
+            "upstreamed",
+            "f :: m == 12",
+            "upstreamed unsure",
+        )
+        yield case(
+            "deletion, #if 0 around ours",
+            zero,
+            zero.replace("  CHECK(m == 10);\n", ""),
+            off,
+            "unsure",
+            "f :: !m == 10",
+        )
+        yield case(
+            "deletion, #if 0 around ours, a new one beside",
+            zero,
+            zero.replace("  CHECK(m == 10);\n", ""),
+            off.replace("  CHECK(m == 10);\n", "") + zero.replace("f(int", "g(int"),
+            "unsure misplaced",
+            "f :: !m == 10",
+        )
         maybe = zero.replace("  CHECK(m == 10);\n", "#if 0 || X\n  CHECK(m == 10);\n#endif\n")
         bare = zero.replace("  CHECK(m == 10);\n", "")
         yield case(

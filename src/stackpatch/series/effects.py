@@ -100,14 +100,22 @@ def judge_file(effect: Effect, path: str, content: bytes) -> Finding:
     """Judge one effect in one file's content.
 
     Where several definitions share the name (overloads, `#if` branches), all of them must agree;
-    a finding without a symbol means that the file does not define it.
+    one that is never compiled has no say, and alone decides nothing. A finding without a symbol
+    means that the file does not define it.
     """
     side = Side(path, content)
     symbols, plain = side.symbols, side.plain
     named = symbols.named(effect.symbol)
     if not named:
         return Finding(effect, None, path, None, None, None, f"no {effect.symbol} in {path}")
-    hits = [(symbol, _search(effect, path, plain.of(symbol))) for symbol in named]
+    texts = [(symbol, plain.of(symbol)) for symbol in named]
+    alive = [(symbol, text) for symbol, text in texts if text or symbol.name == ""]
+    if not alive:
+        symbol = named[0]
+        says = f"{symbol.name} is in {path}, where it is never compiled"
+        return Finding(effect, None, path, symbol.first, symbol.name, None, says)
+    named = tuple(symbol for symbol, _ in alive)
+    hits = [(symbol, _search(effect, path, text)) for symbol, text in alive]
     with_text = [(symbol, match) for symbol, match in hits if match is not None]
     if with_text:
         symbol, match = with_text[0]
