@@ -1472,6 +1472,23 @@ def whole_files() -> Iterator[Case]:
         {"a.py": Link(b"c.py")},
         "unsure conflict partial",
     )
+    logo, other = b"\x89PNG\0\1", b"\x89PNG\0\2"
+    was: dict[str, Thing] = {"n.py": text, "logo.png": logo}
+    ours: dict[str, Thing] = {"n.py": more, "logo.png": other}
+    yield Case("a binary file", was, {**was, "logo.png": other}, was, "unsure conflict")
+    yield Case("a binary file, landed", was, {**was, "logo.png": other}, ours, "upstreamed")
+    yield Case("text and binary, landed", was, ours, ours, "upstreamed")
+    yield Case(
+        "text and binary, the text landed",
+        was,
+        ours,
+        {**was, "n.py": more},
+        "unsure partial conflict",
+    )
+    added: dict[str, Thing] = {"n.py": text}
+    yield Case(
+        "text and a new binary, the text landed", added, ours, {"n.py": more}, "unsure conflict"
+    )
     yield Case("an empty file", keep, {**keep, "e": ""}, keep, "needed")
     yield Case("an empty file, landed", keep, {**keep, "e": ""}, {**keep, "e": ""}, "upstreamed")
 

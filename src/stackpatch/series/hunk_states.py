@@ -28,6 +28,8 @@ def hunk_states(objects: Objects, tree: str, file: FilePatch) -> list[HunkState]
     """Per hunk: landed, applies, or why not; one more for a change of mode, name or existence."""
     old = objects.entry(tree, file.old_path) if file.old_path is not None else None
     new = objects.entry(tree, file.new_path) if file.new_path is not None else None
+    if file.binary:
+        return [_whole(file, _binary(file, old, new))]
     match file.change:
         case Change.ADD:
             return [_whole(file, _added(objects, file, new))]
@@ -75,6 +77,19 @@ def symbol_of(base: Side, hunk: Hunk) -> str:
 
 def _whole(file: FilePatch, state: str) -> HunkState:
     return HunkState(file.path, file.line, "", state)
+
+
+def _binary(file: FilePatch, old: Entry | None, new: Entry | None) -> str:
+    """A content that the patch does not show is known by its id alone, and then only by all of it.
+
+    It is never to be applied; see `apply_patch`.
+    """
+    if file.new_path is None:
+        return _deleted(file, old)
+    left = file.change is not Change.RENAME or old is None
+    if new is None or new.id != file.new_id or not left:
+        return "binary"
+    return LANDED if file.new_mode in (file.old_mode, new.mode) else "binary"
 
 
 def _added(objects: Objects, file: FilePatch, new: Entry | None) -> str:
