@@ -560,6 +560,33 @@ def shared(d: Dialect) -> Iterator[Case]:
         "unsure",
     )
     yield Case(
+        f"{d.name}: function moved, landed and kept",
+        {d.path: pair},
+        {d.path: fixed},
+        {d.path: f("fp4", s), elsewhere: f("moe", r, s)},
+        "unsure",
+        (moe,),
+        "misplaced unsure",
+    )
+    yield case(
+        "scope added, landed",
+        pair,
+        fixed,
+        d.group("Space", f("moe", r, indent=i)) + f("fp4", s),
+        "upstreamed",
+        moe,
+        plain="misplaced unsure",
+    )
+    yield case(
+        "scope added, landed and kept",
+        pair,
+        fixed,
+        d.group("Space", f("moe", r, s, indent=i)) + f("fp4", s),
+        "unsure",
+        moe,
+        plain="misplaced unsure",
+    )
+    yield Case(
         f"{d.name}: file gone, a stranger has the name",
         {d.path: pair, elsewhere: f("moe", r)},
         {d.path: fixed, elsewhere: f("moe", r)},

@@ -1,0 +1,88 @@
+"""What a patch removes, and is still about: where it stands now, or under which other words.
+
+Each reason is one sentence for the person who decides; see `doubts`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from stackpatch.series.grounds import counts, others, place, removed, scope, scope_now, shown
+from stackpatch.series.hunk_states import symbol_of
+from stackpatch.series.rewording import reads_like, says_more
+from stackpatch.series.side import Side
+from stackpatch.series.symbols import language_of
+from stackpatch.series.whereabouts import places_of
+from stackpatch.sources.objects import EXECUTABLE, REGULAR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stackpatch.series.grounds import Ground
+    from stackpatch.sources.objects import Objects
+
+_CALL = re.compile(rb"([A-Za-z_]\w{2,})\s*\(")
+_NAME = re.compile(rb"[A-Za-z_]\w{3,}")
+
+
+def still_there(ground: Ground) -> Iterator[str]:
+    """A removed line that stands in the symbol, or in a new helper of it, more often than meant."""
+    for hunk, line in removed(ground):
+        name = symbol_of(ground.base, hunk)
+        _, meant, now = counts(ground, hunk, name, line)
+        if now > meant:
+            yield f"{shown(line)}, which it removes, still stands in {place(ground, name)}"
+        for other in others(ground, name, line):
+            if says_more(line, other):
+                yield f"{shown(other)} in {place(ground, name)} is what it removes, and more"
+        if name and (helper := _new_helper(ground, name, line)):
+            yield f"{shown(line)}, which it removes, now stands in {helper}, which {name} uses"
+
+
+def _new_helper(ground: Ground, name: str, line: bytes) -> str | None:
+    known = {symbol.name for symbol in ground.base.symbols.all}
+    used = set(_NAME.findall(scope_now(ground, name)))
+    for symbol in ground.target.symbols.all:
+        last = re.split(r"::|\.", symbol.name)[-1].encode()
+        if symbol.name not in known and last in used:
+            lines = ground.target.plain.lines[symbol.first - 1 : symbol.last]
+            if line in lines:
+                return symbol.name
+    return None
+
+
+def reworded(ground: Ground) -> Iterator[str]:
+    """A line that upstream wrote into the symbol and that reads almost like a removed one."""
+    for hunk, line in removed(ground):
+        name = symbol_of(ground.base, hunk)
+        for other in others(ground, name, line):
+            if reads_like(line, other):
+                yield f"{shown(other)} in {place(ground, name)} reads like what it removes"
+
+
+def in_a_helper(objects: Objects, tree: str, ground: Ground) -> Iterator[str]:
+    """A removed line in another file, in a function that upstream made the symbol call."""
+    for name in dict.fromkeys(symbol_of(ground.base, hunk) for hunk, _ in removed(ground)):
+        lines = [line for hunk, line in removed(ground) if symbol_of(ground.base, hunk) == name]
+        meant = set(_CALL.findall(scope(ground.theirs, name)))
+        for called in sorted(set(_CALL.findall(scope_now(ground, name))) - meant):
+            helper = called.decode()
+            for path, blob in places_of(objects, tree, helper, ground.target.path):
+                side = Side(path, objects.blob(blob))
+                for symbol in side.symbols.named(helper):
+                    inside = side.plain.lines[symbol.first - 1 : symbol.last]
+                    if any(line in inside for line in lines):
+                        yield f"what it removes now stands in {helper} in {path}"
+
+
+def in_another_file(objects: Objects, tree: str, ground: Ground) -> Iterator[str]:
+    """A removed line anywhere else: without an `Effect:`, nothing tells it from the one meant."""
+    lines = {line for _, line in removed(ground)}
+    language = ground.target.symbols.language
+    for path, entry in objects.walk(tree):
+        if path != ground.target.path and language_of(path) is language:
+            content = objects.blob(entry.id) if entry.mode in (REGULAR, EXECUTABLE) else b""
+            if any(line.split()[0] in content for line in lines):
+                for line in sorted(lines & set(Side(path, content).plain.lines)):
+                    yield f"{shown(line)}, which it removes, stands in {path}"
