@@ -380,6 +380,27 @@ def shared(d: Dialect) -> Iterator[Case]:
         plain="misplaced unsure",
     )
 
+    beside = d.group("Other", f("moe", indent=i))
+    for told, gate in (("kept", s), ("in other words", s.replace("major", "props.major"))):
+        yield case(
+            f"deletion, renamed beside a namesake, {told}",
+            f("moe", s) + fill + beside,
+            f("moe") + fill + beside,
+            f("mixture", gate) + fill + beside,
+            "unsure",
+            absent,
+            plain="misplaced unsure",
+        )
+        yield case(
+            f"deletion, an absence in the whole file, function gone to another, {told}",
+            f("moe", s) + fill + f("fp4"),
+            f("moe") + fill + f("fp4"),
+            fill + f("fp4"),
+            "unsure",
+            absent.replace(":: moe ::", ":: * ::"),
+            plain="unsure",
+            others={"other/" + d.path.rsplit("/", 1)[1]: f("mixture", gate)},
+        )
     turned = "if major != 10: raise Wrong" if d is PYTHON else "if (major != 10) throw Wrong();"
     yield case(
         "deletion, gate the other way round",

@@ -15,7 +15,7 @@ from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
 from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
-from stackpatch.series.grounds import grounds_of
+from stackpatch.series.grounds import grounds_of, removed
 from stackpatch.series.hunk_states import made_on, symbol_of
 from stackpatch.series.remnants import in_a_helper, in_another_file, reworded, still_there
 from stackpatch.series.side import Side
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stackpatch.model.patch import Patch
     from stackpatch.series.apply import PatchResult
     from stackpatch.series.effects import Finding
+    from stackpatch.series.grounds import Ground
     from stackpatch.series.symbols import Symbol
     from stackpatch.sources.objects import Objects
 
@@ -114,12 +115,14 @@ def _against_upstreamed(
             yield from _stranger(objects, patch, finding)
     grounds = list(grounds_of(objects, tree, patch, findings))
     for ground in grounds:
+        yield from _namesakes(ground, findings)
         yield from still_there(ground)
     added = any(hunk.added for file in patch.files for hunk in file.hunks)
     positive = any(f.holds and not f.effect.absent for f in findings) or (not findings and added)
     if not positive:
         # Only an absence speaks for it; what is absent here may be elsewhere, or put otherwise.
         for ground in grounds:
+            yield from _left(ground)
             yield from reworded(ground)
             yield from in_a_helper(objects, tree, ground)
             if not findings:
@@ -127,6 +130,27 @@ def _against_upstreamed(
     for file in patch.files:
         if file.change is Change.DELETE:
             yield from _moved(objects, tree, file)
+
+
+def _namesakes(ground: Ground, findings: Sequence[Finding]) -> Iterator[str]:
+    """An effect that was found in a namesake, which stood beside the patched one all along."""
+    for finding in findings:
+        if finding.path != ground.target.path or finding.effect.path != finding.path:
+            continue
+        for symbol in ground.base.symbols.named(finding.effect.symbol):
+            changed = any(
+                hunk.old_start <= symbol.last and symbol.first < hunk.old_start + hunk.old_count
+                for hunk in ground.file.hunks
+            )
+            if changed and symbol.name and not ground.named(symbol.name):
+                yield f"{symbol.name} is gone from {finding.path}; {finding.symbol} is another"
+
+
+def _left(ground: Ground) -> Iterator[str]:
+    """A symbol from which the patch removes something, and which is not in its file any more."""
+    for name in dict.fromkeys(symbol_of(ground.base, hunk) for hunk, _ in removed(ground)):
+        if name and not ground.named(name):
+            yield f"{name}, which it changes, is not in {ground.target.path} any more"
 
 
 def _stranger(objects: Objects, patch: Patch, finding: Finding) -> Iterator[str]:
