@@ -380,6 +380,32 @@ def shared(d: Dialect) -> Iterator[Case]:
         plain="misplaced unsure",
     )
 
+    call = f"common(){d.end}"
+    for told, gate, was in (
+        ("a callee", s, ""),
+        ("a callee, in other words", s.replace("major", "props.major"), "new "),
+        ("any function", s, "no "),
+    ):
+        calls = () if was else (call,)
+        now = () if was == "no " else (call,)
+        yield case(
+            f"deletion, gate moved into {told}",
+            f("moe", *calls, s) + fill + f("common"),
+            f("moe", *calls) + fill + f("common"),
+            f("moe", *now) + fill + f("common", gate),
+            "unsure",
+            absent,
+            plain="misplaced unsure",
+        )
+    yield case(
+        "deletion, one with the gate is called instead",
+        f("moe", s) + fill + f("common", s),
+        f("moe") + fill + f("common", s),
+        f("moe").replace("check_shape()", "common()") + fill + f("common", s),
+        "unsure",
+        absent,
+        plain="misplaced unsure",
+    )
     beside = d.group("Other", f("moe", indent=i))
     for told, gate in (("kept", s), ("in other words", s.replace("major", "props.major"))):
         yield case(

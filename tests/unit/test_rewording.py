@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackpatch.series.rewording import reads_like, says_more
+from stackpatch.series.rewording import reads_like, says_again, says_more
 
 GATE = b"assert major == 10"
 CHECK = b"ICHECK_EQ(major, 10);"
@@ -27,6 +27,23 @@ CHECK = b"ICHECK_EQ(major, 10);"
 )
 def test_other_words(line: bytes, found: bytes, alike: bool) -> None:
     assert reads_like(line, found) == alike
+
+
+@pytest.mark.parametrize(
+    ("line", "found", "again"),
+    [
+        (GATE, GATE, True),
+        (GATE, b"assert props.major == 10", True),
+        (CHECK, b"ICHECK_EQ(props.major, 10);", True),
+        (GATE, b"assert major in (10, 12)", False),
+        (CHECK, b"ICHECK(major == 10);", False),
+        (GATE, b"assert 10 == major", False),
+        (GATE, b"assert the_very_long_name_of_props.of_this_device.major == 10", False),
+        (CHECK, b"ICHECK_EQ(major, 10 | 12);", False),
+    ],
+)
+def test_the_same_again(line: bytes, found: bytes, again: bool) -> None:
+    assert says_again(line, found) == again
 
 
 @pytest.mark.parametrize(

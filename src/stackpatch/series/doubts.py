@@ -17,7 +17,13 @@ from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
 from stackpatch.series.grounds import grounds_of, removed
 from stackpatch.series.hunk_states import made_on, symbol_of
-from stackpatch.series.remnants import in_a_helper, in_another_file, reworded, still_there
+from stackpatch.series.remnants import (
+    in_a_helper,
+    in_a_sibling,
+    in_another_file,
+    reworded,
+    still_there,
+)
 from stackpatch.series.side import Side
 from stackpatch.series.whereabouts import places_of
 from stackpatch.sources.objects import EXECUTABLE, REGULAR, SUBMODULE, SYMLINK
@@ -124,6 +130,7 @@ def _against_upstreamed(
         for ground in grounds:
             yield from _left(ground)
             yield from reworded(ground)
+            yield from in_a_sibling(ground)
             yield from in_a_helper(objects, tree, ground)
             if not findings:
                 yield from in_another_file(objects, tree, ground)

@@ -6,11 +6,12 @@ Each reason is one sentence for the person who decides; see `doubts`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from stackpatch.series.grounds import counts, others, place, removed, scope, scope_now, shown
 from stackpatch.series.hunk_states import symbol_of
-from stackpatch.series.rewording import reads_like, says_more
+from stackpatch.series.rewording import reads_like, says_again, says_more
 from stackpatch.series.side import Side
 from stackpatch.series.symbols import language_of
 from stackpatch.series.whereabouts import places_of
@@ -61,19 +62,40 @@ def reworded(ground: Ground) -> Iterator[str]:
                 yield f"{shown(other)} in {place(ground, name)} reads like what it removes"
 
 
+def in_a_sibling(ground: Ground) -> Iterator[str]:
+    """A removed line that came into another function of the file, which was there before."""
+    known = {"", *(symbol.name for symbol in ground.base.symbols.all)}
+    for hunk, line in removed(ground):
+        if ground.target.symbols.language is None:
+            continue
+        meant, now = (_spread(side, line) for side in (ground.theirs, ground.target))
+        mine = symbol_of(ground.base, hunk)
+        for name in sorted((now - meant).keys() & known - {mine}):
+            yield f"{shown(line)}, which it removes, now stands in {place(ground, name)}"
+
+
+def _spread(side: Side, line: bytes) -> Counter[str]:
+    """How often the line stands in each symbol."""
+    return Counter(side.symbols.at(number).name for number in side.plain.lines_like(line))
+
+
 def in_a_helper(objects: Objects, tree: str, ground: Ground) -> Iterator[str]:
-    """A removed line in another file, in a function that upstream made the symbol call."""
+    """A removed line, or the same again, in a function that upstream made the symbol call."""
     for name in dict.fromkeys(symbol_of(ground.base, hunk) for hunk, _ in removed(ground)):
         lines = [line for hunk, line in removed(ground) if symbol_of(ground.base, hunk) == name]
         meant = set(_CALL.findall(scope(ground.theirs, name)))
+        own = {symbol.name for symbol in ground.named(name)}
         for called in sorted(set(_CALL.findall(scope_now(ground, name))) - meant):
             helper = called.decode()
-            for path, blob in places_of(objects, tree, helper, ground.target.path):
-                side = Side(path, objects.blob(blob))
+            places = places_of(objects, tree, helper, ground.target.path)
+            sides = [ground.target, *(Side(path, objects.blob(blob)) for path, blob in places)]
+            for side in sides:
                 for symbol in side.symbols.named(helper):
+                    if side is ground.target and symbol.name in own:
+                        continue
                     inside = side.plain.lines[symbol.first - 1 : symbol.last]
-                    if any(line in inside for line in lines):
-                        yield f"what it removes now stands in {helper} in {path}"
+                    if any(says_again(line, other) for line in lines for other in inside):
+                        yield f"what it removes now stands in {symbol.name} in {side.path}"
 
 
 def in_another_file(objects: Objects, tree: str, ground: Ground) -> Iterator[str]:

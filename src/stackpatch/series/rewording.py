@@ -38,6 +38,17 @@ def _asks_the_same(line: bytes, found: bytes) -> bool:
     )
 
 
+def says_again(line: bytes, found: bytes) -> bool:
+    """Whether the found line is the line with a name or two put in: every word of it, in order,
+    and no other number."""
+    said, left = words(found), iter(words(found))
+    numbers = [word for word in said if word.isdigit()]
+    if not all(word in left for word in words(line)) or not set(numbers) <= set(words(line)):
+        return False
+    one, other = (text.decode("utf-8", "replace") for text in (line, found))
+    return difflib.SequenceMatcher(None, one, other).ratio() >= _REWORDED
+
+
 def says_more(line: bytes, found: bytes) -> bool:
     """Whether the found line is the line's statement and a message behind it."""
     statement = line.rstrip(b"; ")
