@@ -136,6 +136,12 @@ CUDA = Dialect("cuda", "csrc/gate.cu", "//")
 DIALECTS = (PYTHON, CPP, CUDA)
 
 
+def evolved_of(d: Dialect) -> str:
+    """The patched function, landed and then changed again."""
+    more = "12, 11" if d is PYTHON else "12 || major == 11"
+    return d.function("moe", d.relaxed.replace("12", more))
+
+
 def shared(d: Dialect) -> Iterator[Case]:
     """The cases that every language has."""
     f, s, r, n, fill = d.function, d.strict, d.relaxed, d.reworked, d.fill
@@ -454,6 +460,42 @@ def shared(d: Dialect) -> Iterator[Case]:
         fp4,
         plain="unsure",
     )
+    reworded = s.replace("major", "props.major")
+    for told, now in (
+        ("reworked", n),
+        ("in other words", reworded),
+        ("evolved, too", f"{s[:-1]}1"),
+    ):
+        yield case(
+            f"half landed, the effect looks at that half only, other half {told}",
+            pair,
+            both,
+            f("moe", r) + fill + f("fp4", now),
+            "unsure",
+            moe,
+        )
+    log = f"log_the_major(){d.end}"
+    yield case(
+        "half landed, addition only, the effect looks at that half only",
+        f("moe", s) + fill + f("fp4", s),
+        f("moe", s, log) + fill + f("fp4", s, log),
+        f("moe", log, s) + fill + f("fp4", s),
+        "unsure partial",
+        d.says("moe", r"log_the_major\(\)"),
+        plain="misplaced unsure partial",
+    )
+    yield case(
+        "landed in other words, but for a comment and an import",
+        f("moe", s) + fill,
+        ("import y\n" if d is PYTHON else "#include <y>\n")
+        + f("moe", r)
+        + f"{d.comment} so\n"
+        + fill,
+        evolved_of(d) + fill,
+        "upstreamed",
+        moe,
+        plain="unsure",
+    )
     yield case("half landed, half gone", pair, both, f("moe", r) + fill, "partial unsure", moe, fp4)
     yield case("landed", pair, fixed, fixed, "upstreamed", moe)
     yield case("squashed", pair, both, fill + both + fill, "upstreamed", moe, fp4)
@@ -467,9 +509,7 @@ def shared(d: Dialect) -> Iterator[Case]:
         plain="upstreamed misplaced unsure",
     )
     yield case("landed, sibling too", pair, fixed, both, "upstreamed", moe)
-    evolved = f(
-        "moe", r.replace("12", "12, 11") if d is PYTHON else r.replace("12", "12 || major == 11")
-    )
+    evolved = evolved_of(d)
     yield case(
         "evolved",
         pair,

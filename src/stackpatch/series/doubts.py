@@ -15,8 +15,8 @@ from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
 from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
-from stackpatch.series.grounds import grounds_of, removed
-from stackpatch.series.hunk_states import made_on, symbol_of
+from stackpatch.series.grounds import grounds_of, removed, says_nothing
+from stackpatch.series.hunk_states import LANDED, made_on, symbol_of
 from stackpatch.series.remnants import (
     in_a_helper,
     in_a_sibling,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stackpatch.model.patch import Patch
+    from stackpatch.model.verdict import HunkState
     from stackpatch.series.apply import PatchResult
     from stackpatch.series.effects import Finding
     from stackpatch.series.grounds import Ground
@@ -50,18 +51,19 @@ def doubt(
     patch: Patch,
     word: Word,
     findings: Sequence[Finding],
+    hunks: Sequence[HunkState],
     applied: PatchResult,
     origin: str | None,
 ) -> str | None:
     """Why the verdict must not be certain; None when nothing was found against it.
 
-    origin: the tree that the patch was made on, where it is known.
+    hunks: what became of each. origin: the tree that the patch was made on, where it is known.
     """
     match word:
         case Word.NEEDED:
             reasons = _against_needed(objects, tree, patch, applied, origin)
         case Word.UPSTREAMED:
-            reasons = _against_upstreamed(objects, tree, patch, findings)
+            reasons = _against_upstreamed(objects, tree, patch, findings, hunks)
         case Word.OBSOLETE:
             reasons = _against_obsolete(objects, tree, patch, findings, origin)
         case Word.CONFLICT | Word.PARTIAL | Word.MISPLACED | Word.UNSURE:
@@ -114,7 +116,11 @@ def _defined_elsewhere(objects: Objects, tree: str, file: FilePatch) -> Iterator
 
 
 def _against_upstreamed(
-    objects: Objects, tree: str, patch: Patch, findings: Sequence[Finding]
+    objects: Objects,
+    tree: str,
+    patch: Patch,
+    findings: Sequence[Finding],
+    hunks: Sequence[HunkState],
 ) -> Iterator[str]:
     for finding in findings:
         if finding.path not in (None, finding.effect.path):
@@ -135,8 +141,48 @@ def _against_upstreamed(
             if not findings:
                 yield from in_another_file(objects, tree, ground)
     for file in patch.files:
+        yield from _unshown(objects, file, findings, hunks)
         if file.change is Change.DELETE:
             yield from _moved(objects, tree, file)
+
+
+def _unshown(
+    objects: Objects, file: FilePatch, findings: Sequence[Finding], states: Sequence[HunkState]
+) -> Iterator[str]:
+    """A change that has not landed as it is, and at which no effect looks."""
+    looked = [
+        finding.effect.symbol
+        for finding in findings
+        if finding.holds and finding.effect.path in (file.old_path, file.new_path)
+    ]
+    open_ = {hunk.line: hunk for hunk in states if hunk.path == file.path and hunk.state != LANDED}
+    if not looked and file.line in open_:
+        yield f"nothing shows that what it does to {file.path} is there"
+    base = made_on(objects, file)
+    theirs = patched(file, base) if base is not None else None
+    for hunk in file.hunks:
+        if hunk.line not in open_ or (looked and (base is None or theirs is None)):
+            continue
+        if (
+            base is not None
+            and theirs is not None
+            and (
+                says_nothing(hunk, base, theirs)
+                or _looks_at(looked, base, hunk.old_start, hunk.old_count)
+                or _looks_at(looked, theirs, hunk.new_start, hunk.new_count)
+            )
+        ):
+            continue
+        where = open_[hunk.line].symbol or "its top level"
+        yield f"nothing shows that what it does in {where} of {file.path} is there"
+
+
+def _looks_at(looked: Sequence[str], side: Side, start: int, length: int) -> bool:
+    return any(
+        start <= symbol.last and symbol.first < start + length
+        for name in looked
+        for symbol in side.symbols.named(name)
+    )
 
 
 def _namesakes(ground: Ground, findings: Sequence[Finding]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from stackpatch.series.hunk_states import made_on
 from stackpatch.series.rewording import words
 from stackpatch.series.side import Side
 from stackpatch.series.twins import headings
+
+_IMPORT = re.compile(rb"(?:import|from|using)\b|# ?include\b")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,6 +106,20 @@ def _count(
         else:
             total += side.symbols.at(number).name == ""
     return total
+
+
+def says_nothing(hunk: Hunk, base: Side, theirs: Side) -> bool:
+    """Whether a hunk changes comments and imports only: what needs an import is another hunk."""
+    at, now = hunk.home + 1, hunk.new_start + (0 if hunk.new_count else 1)
+    changed = []
+    for tag, _ in hunk.lines:
+        if tag == b"-":
+            changed.append(base.plain.line(at))
+        elif tag == b"+":
+            changed.append(theirs.plain.line(now))
+        at += tag != b"+"
+        now += tag != b"-"
+    return all(not line or _IMPORT.match(line) for line in changed)
 
 
 def counts(ground: Ground, hunk: Hunk, name: str, line: bytes) -> tuple[int, int, int]:

@@ -133,7 +133,7 @@ def examine(
         word, detail = Word.UNSURE, says
     else:
         word, detail = _weigh(objects, tree, look, history, evidence)
-        against = doubt(objects, tree, patch, word, look.findings, look.applied, origin)
+        against = doubt(objects, tree, patch, word, look.findings, look.hunks, look.applied, origin)
         if against is not None:
             evidence.append(Evidence(Layer.SEARCH, against))
             word, detail = Word.UNSURE, against
