@@ -537,6 +537,16 @@ def shared(d: Dialect) -> Iterator[Case]:
         moe,
         plain="misplaced unsure",
     )
+    note = f"if major in (10, 12): log(){d.end}" if d is PYTHON else "if (major == 12) log();"
+    yield case(
+        "the strict one in other words, what the effect asks for beside it",
+        pair,
+        fixed,
+        f("moe", note, s.replace("major", "props.major")) + fill + f("fp4", s),
+        "unsure",
+        moe,
+        plain="misplaced unsure",
+    )
     loud = (
         'assert major == 10, "no major in (10, 12)"'
         if d is PYTHON

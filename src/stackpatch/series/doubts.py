@@ -22,6 +22,7 @@ from stackpatch.series.remnants import (
     in_a_sibling,
     in_another_file,
     reworded,
+    said_again,
     still_there,
 )
 from stackpatch.series.side import Side
@@ -129,6 +130,7 @@ def _against_upstreamed(
     for ground in grounds:
         yield from _namesakes(ground, findings)
         yield from still_there(ground)
+        yield from said_again(ground, findings)
     added = any(hunk.added for file in patch.files for hunk in file.hunks)
     positive = any(f.holds and not f.effect.absent for f in findings) or (not findings and added)
     if not positive:

@@ -9,7 +9,16 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stackpatch.series.grounds import counts, others, place, removed, scope, scope_now, shown
+from stackpatch.series.grounds import (
+    collapsed,
+    counts,
+    others,
+    place,
+    removed,
+    scope,
+    scope_now,
+    shown,
+)
 from stackpatch.series.hunk_states import symbol_of
 from stackpatch.series.rewording import reads_like, says_again, says_more
 from stackpatch.series.side import Side
@@ -18,8 +27,9 @@ from stackpatch.series.whereabouts import places_of
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from stackpatch.series.effects import Finding
     from stackpatch.series.grounds import Ground
     from stackpatch.sources.objects import Objects
 
@@ -51,6 +61,18 @@ def _new_helper(ground: Ground, name: str, line: bytes) -> str | None:
             if line in lines:
                 return symbol.name
     return None
+
+
+def said_again(ground: Ground, findings: Sequence[Finding]) -> Iterator[str]:
+    """A removed line that upstream wrote anew into the symbol, beside what the effect asks for."""
+    texts = [finding.text.encode() for finding in findings if finding.text]
+    for hunk, line in removed(ground):
+        name = symbol_of(ground.base, hunk)
+        ours = [collapsed(text) for text in hunk.added]
+        for other in others(ground, name, line):
+            evolved = any(says_again(text, other) for text in ours)
+            if says_again(line, other) and not evolved and not any(t in other for t in texts):
+                yield f"{shown(other)} in {place(ground, name)} says again what it removes"
 
 
 def reworded(ground: Ground) -> Iterator[str]:
