@@ -619,6 +619,34 @@ def shared(d: Dialect) -> Iterator[Case]:
         plain="needed unsure",
     )
 
+    def importing(name: str) -> str:
+        return f"import {name}\n" if d is PYTHON else f'#include "{name}.h"\n'
+
+    head = "".join(map(importing, ("one", "two", "three", "four", "five")))
+    yield case(
+        "an import, upstream has it further down",
+        head + pair,
+        importing("helper_module") + head + pair,
+        head + importing("helper_module") + pair,
+        "unsure",
+    )
+    yield case("an import", head + pair, importing("helper") + head + pair, head + both, "needed")
+    line = f"register(major, 12){d.end}"
+    long = f("moe", "one_thing()", "another()", "a_third()", "a_fourth()", "a_fifth()")
+    yield case(
+        "an added line, upstream has it further down",
+        long,
+        long.replace(f"{i}one_thing()", f"{i}{line}\n{i}one_thing()"),
+        long.replace(f"{i}launch()", f"{i}{line}\n{i}launch()"),
+        "unsure",
+    )
+    yield case(
+        "an added line, upstream has it in a sibling",
+        long + f("fp4"),
+        long.replace(f"{i}one_thing()", f"{i}{line}\n{i}one_thing()") + f("fp4"),
+        long + f("fp4", line),
+        "needed",
+    )
     elsewhere = "other/" + d.path.rsplit("/", 1)[1]
     yield Case(
         f"{d.name}: file moved",

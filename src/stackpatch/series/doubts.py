@@ -15,7 +15,15 @@ from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
 from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
-from stackpatch.series.grounds import grounds_of, removed, says_nothing
+from stackpatch.series.grounds import (
+    collapsed,
+    counts,
+    grounds_of,
+    place,
+    removed,
+    says_nothing,
+    shown,
+)
 from stackpatch.series.hunk_states import LANDED, made_on, symbol_of
 from stackpatch.series.remnants import (
     in_a_helper,
@@ -43,6 +51,7 @@ if TYPE_CHECKING:
 # How much of a function must be left to call it the same one in another file.
 _SAME_FUNCTION = 0.5
 _CALL = re.compile(rb"([A-Za-z_]\w{2,})\s*\(")
+_LONG = 8  # a line to go by: shorter ones (`}`, `else:`) stand everywhere
 _NAME = re.compile(rb"[A-Za-z_]\w{3,}")
 
 
@@ -89,6 +98,21 @@ def _against_needed(
         return
     for file in patch.files:
         yield from _defined_elsewhere(objects, tree, file)
+    for ground in grounds_of(objects, tree, patch):
+        yield from _there_already(ground)
+
+
+def _there_already(ground: Ground) -> Iterator[str]:
+    """A hunk that only adds, and all of whose lines upstream has put into the same symbol."""
+    for hunk in ground.file.hunks:
+        lines = [line for line in map(collapsed, hunk.added) if line]
+        if hunk.removed or not any(len(line) >= _LONG for line in lines):
+            continue
+        name = symbol_of(ground.base, hunk)
+        found = [counts(ground, hunk, name, line) for line in lines]
+        if all(now > was for was, _, now in found):
+            first = max(lines, key=len)
+            yield f"{shown(first)}, which it adds, is already in {place(ground, name)}"
 
 
 def _defined_elsewhere(objects: Objects, tree: str, file: FilePatch) -> Iterator[str]:
