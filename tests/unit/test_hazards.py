@@ -720,6 +720,7 @@ def shared(d: Dialect) -> Iterator[Case]:
         (moe,),
         "unsure",
     )
+    alone, opened = f("moe", s), f("moe", r)
     stranger = "".join(f"{d.comment} another {k}\n" for k in range(5)) + (
         "def moe(x):\n    return x in (10, 12)\n"
         if d is PYTHON
@@ -749,6 +750,16 @@ def shared(d: Dialect) -> Iterator[Case]:
         {d.path: fixed},
         {"README": "empty\n"},
         "obsolete unsure",
+        (moe,),
+        "unsure",
+    )
+    yield case("the function renamed, its gate reworked", alone, opened, f("xy", n), "unsure", moe)
+    yield Case(
+        f"{d.name}: file and function renamed, its gate reworked",
+        {d.path: alone},
+        {d.path: opened},
+        {d.path.replace("gate", "door"): f("xy", n)},
+        "unsure",
         (moe,),
         "unsure",
     )

@@ -22,6 +22,7 @@ from stackpatch.series.grounds import (
     place,
     removed,
     says_nothing,
+    scope,
     shown,
 )
 from stackpatch.series.hunk_states import LANDED, made_on, symbol_of
@@ -305,11 +306,31 @@ def _against_obsolete(
             names.update(name for symbol in symbols for name in _NAME.findall(symbol))
     for effect in patch.trailers.effects:
         names.update(_NAME.findall(effect.symbol.encode()))
+    bodies = [body for file in patch.files for body in _bodies(objects, file)]
     last = {file.path.rsplit("/", 1)[-1] for file in patch.files}
     for path, entry in objects.walk(tree):
         if path.rsplit("/", 1)[-1] in last and path not in patch.paths:
             yield f"{path} has the name of the file that is gone"
         if entry.mode in (REGULAR, EXECUTABLE):
-            words = set(_NAME.findall(objects.blob(entry.id))) & names if names else set()
+            content = objects.blob(entry.id)
+            words = set(_NAME.findall(content)) & names if names else set()
             for word in sorted(words):
                 yield f"{word.decode()} is still named in {path}"
+            if bodies and (origin is None or objects.entry(origin, path) != entry):
+                # Under another name, with the changed lines in other words, it may live on.
+                lines = {collapsed(line) for line in content.split(b"\n")}
+                if any(len(body & lines) >= len(body) * _SAME_FUNCTION for body in bodies):
+                    yield f"most lines of what it changes stand in {path}"
+
+
+def _bodies(objects: Objects, file: FilePatch) -> Iterator[set[bytes]]:
+    """The lines of each symbol that a patch changes, without those that it removes."""
+    base = made_on(objects, file)
+    for hunk in file.hunks if base is not None else ():
+        name = symbol_of(base, hunk)
+        lines = scope(base, name).split(b"\n") if name else hunk.old
+        gone = {collapsed(text) for text in hunk.removed}
+        body = {collapsed(text) for text in lines} - gone
+        body = {line for line in body if len(line) >= _LONG}
+        if body:
+            yield body
