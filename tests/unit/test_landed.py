@@ -287,3 +287,24 @@ def test_a_store_without_the_base_is_never_certain_of_landing(
     tree = other.tree(other.commit({"x.py": OPEN}))
     verdict = decide(other.objects, tree, parse_patch("p", raw.replace(OPEN.encode(), b"")))
     assert verdict.word is Word.UNSURE
+
+
+METHOD = (
+    "    def {}(self):\n        a = 1\n        b = 2\n        c = 3\n        assert {}\n"
+    "        d = 4\n        e = 5\n        f = 6\n\n"
+)
+
+
+@pytest.mark.parametrize("names", [("two", "one"), ("three", "one")], ids=["swapped", "renamed"])
+def test_the_class_in_a_heading_does_not_name_the_method(
+    lab: Lab, tmp_path_factory: pytest.TempPathFactory, names: tuple[str, str]
+) -> None:
+    """Without the base there is git's heading, and of a method that is the line of its class."""
+    other = Lab(tmp_path_factory.mktemp("elsewhere") / "r.git")
+    shut, opened = (METHOD.format("one", gate) for gate in ("x == 10", "x in (10, 12)"))
+    two = METHOD.format("two", "x == 10")
+    ours = patch_of(lab, base=f"class A:\n{shut}{two}", ours=f"class A:\n{opened}{two}")
+    now = METHOD.format(names[0], "x == 10") + METHOD.format(names[1], "x > 9")
+    tree = other.tree(other.commit({"x.py": f"class A:\n{now}"}))
+    verdict = decide(other.objects, tree, ours)
+    assert (verdict.word, [hunk.state for hunk in verdict.hunks]) == (Word.UNSURE, ["unproven"])

@@ -305,10 +305,13 @@ def _place_by_heading(hunk: Hunk, target: Side, matches: list[int]) -> Placed | 
         return Placed(hunk, 0, 0, "", "an empty file")
     if len(matches) == 1 and matches[0] == home and heading:
         symbol = _symbol_of(hunk, home, target)
+        # git's heading of a method may be its class; then the method is any of the class's.
+        innermost = symbol.name != "" and symbol.first <= home
         heads = {
             lines[s.first - 1].decode("utf-8", "replace").strip()
             for s in target.symbols.all
             if s.first <= home + 1 and s.last >= symbol.first
+            if s == symbol or not innermost
         }
         if any(line.startswith(heading) or heading.startswith(line) for line in heads if line):
             proof = "unmoved, unique, and under the heading that the patch names"
