@@ -433,6 +433,17 @@ def shared(d: Dialect) -> Iterator[Case]:
             plain="unsure",
             others={"other/" + d.path.rsplit("/", 1)[1]: f("mixture", gate)},
         )
+    second = s.replace("major", "second_major")
+    yield case(
+        "landed, beside an absence in the whole file, whose function is in another now",
+        f("moe", s) + fill + f("fp4", second),
+        f("moe", r) + fill + f("fp4"),
+        f("moe", r) + fill,
+        "unsure",
+        moe,
+        d.says("*", "!second_major"),
+        others={"other/" + d.path.rsplit("/", 1)[1]: f("fp4", second)},
+    )
     turned = "if major != 10: raise Wrong" if d is PYTHON else "if (major != 10) throw Wrong();"
     yield case(
         "deletion, gate the other way round",

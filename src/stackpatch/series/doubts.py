@@ -35,7 +35,7 @@ from stackpatch.series.remnants import (
     still_there,
 )
 from stackpatch.series.side import Side
-from stackpatch.series.whereabouts import places_of
+from stackpatch.series.whereabouts import places_of, stood_before
 from stackpatch.sources.objects import EXECUTABLE, REGULAR, SUBMODULE, SYMLINK
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def doubt(
         case Word.NEEDED:
             reasons = _against_needed(objects, tree, patch, applied, origin)
         case Word.UPSTREAMED:
-            reasons = _against_upstreamed(objects, tree, patch, findings, hunks)
+            reasons = _against_upstreamed(objects, tree, patch, findings, hunks, origin)
         case Word.OBSOLETE:
             reasons = _against_obsolete(objects, tree, patch, findings, origin)
         case Word.CONFLICT | Word.PARTIAL | Word.MISPLACED | Word.UNSURE:
@@ -147,6 +147,7 @@ def _against_upstreamed(
     patch: Patch,
     findings: Sequence[Finding],
     hunks: Sequence[HunkState],
+    origin: str | None,
 ) -> Iterator[str]:
     for finding in findings:
         if finding.path not in (None, finding.effect.path):
@@ -156,6 +157,7 @@ def _against_upstreamed(
         yield from _namesakes(ground, findings)
         yield from still_there(ground)
         yield from said_again(ground, findings)
+        yield from _split_off(objects, tree, ground, findings, origin)
     added = any(hunk.added for file in patch.files for hunk in file.hunks)
     positive = any(f.holds and not f.effect.absent for f in findings) or (not findings and added)
     if not positive:
@@ -231,6 +233,18 @@ def _left(ground: Ground) -> Iterator[str]:
     for name in dict.fromkeys(symbol_of(ground.base, hunk) for hunk, _ in removed(ground)):
         if name and not ground.named(name):
             yield f"{name}, which it changes, is not in {ground.target.path} any more"
+
+
+def _split_off(
+    objects: Objects, tree: str, ground: Ground, findings: Sequence[Finding], origin: str | None
+) -> Iterator[str]:
+    """A symbol that went to another file, where no effect was looked for: what is there is new."""
+    seen = {finding.path for finding in findings}
+    for name in dict.fromkeys(symbol_of(ground.base, hunk) for hunk, _ in removed(ground)):
+        if name and not ground.named(name):
+            for path, _ in places_of(objects, tree, name, ground.file.path):
+                if path not in seen and not stood_before(objects, origin, name, path):
+                    yield f"{name}, which it changes, is now in {path}, where no effect looks"
 
 
 def _stranger(objects: Objects, patch: Patch, finding: Finding) -> Iterator[str]:
