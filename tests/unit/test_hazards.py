@@ -839,6 +839,16 @@ def shared(d: Dialect) -> Iterator[Case]:
         moe,
     )
     yield case("new conflict markers", pair, fixed, pair + marks, "needed unsure", moe)
+    sides = f"<<<<<<< HEAD\n{i}{n}\n=======\n{i}{r}\n>>>>>>> other\n"
+    yield case(
+        "conflict markers around what landed",
+        pair,
+        fixed,
+        f("moe", "MARK").replace(f"{i}MARK\n", sides) + fill + f("fp4", s),
+        "misplaced unsure" if d is PYTHON else "unsure",
+        moe,
+        plain="misplaced unsure",
+    )
     yield case(
         "conflict markers at the gate",
         pair,

@@ -33,6 +33,7 @@ from stackpatch.series.remnants import (
     reworded,
     said_again,
     still_there,
+    unresolved,
 )
 from stackpatch.series.side import Side
 from stackpatch.series.whereabouts import places_of, stood_before
@@ -155,6 +156,7 @@ def _against_upstreamed(
     grounds = list(grounds_of(objects, tree, patch, findings))
     for ground in grounds:
         yield from _namesakes(ground, findings)
+        yield from unresolved(ground)
         yield from still_there(ground)
         yield from said_again(ground, findings)
         yield from _split_off(objects, tree, ground, findings, origin)

@@ -51,6 +51,17 @@ def still_there(ground: Ground) -> Iterator[str]:
             yield f"{shown(line)}, which it removes, now stands in {helper}, which {name} uses"
 
 
+def unresolved(ground: Ground) -> Iterator[str]:
+    """Conflict markers that upstream left: both sides' lines are there, and neither is code."""
+    for mark in (b"<<<<<<< ", b">>>>>>> "):
+        base, target = (
+            any(line.startswith(mark) for line in side.lines)
+            for side in (ground.base, ground.target)
+        )
+        if target and not base:
+            yield f"{ground.target.path} has conflict markers of its own"
+
+
 def _new_helper(ground: Ground, name: str, line: bytes) -> str | None:
     known = {symbol.name for symbol in ground.base.symbols.all}
     used = set(_NAME.findall(scope_now(ground, name)))
