@@ -91,6 +91,25 @@ def test_a_pull_request_by_its_number(
     assert [one.says for one in found] == (said if named else [])
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x0b", "\x0c", "\x85", "\x1c"])
+def test_a_subject_with_an_odd_line_end(up: Upstream, tmp_path: Path, end: str) -> None:
+    subject = f"Open{end}the gate{end}now (#77)"
+    commit = up.commit({"a.py": source(RELAXED)}, subject)
+    removed = up.commit({"a.py": None}, f"Drop{end}it")
+    target = up.release("2.0", {"readme": "two\n"})
+    link = "Upstream-Status: Submitted [https://github.com/o/r/pull/77]"
+    found = seen(up, patch(up, tmp_path, link))
+    said = {(one.says.split()[1], one.layer, one.text) for one in found}
+    assert said >= {
+        (commit[:12], Layer.COMMIT, subject),
+        (removed[:12], Layer.SEARCH, f"Drop{end}it"),
+    }
+    changed = changed_by(
+        up.objects, up.versions[0].commit, target.commit, "a.py", [STRICT.encode()]
+    )
+    assert [one.says.split()[1] for one in changed] == [removed[:12], commit[:12]]
+
+
 def test_a_commit_before_the_base_does_not_count(up: Upstream, tmp_path: Path) -> None:
     """It was there when the patch was written."""
     up.commit({"b.py": source(REWORKED)}, "Something (#77)")

@@ -102,8 +102,13 @@ def committed(objects: Objects, commit: str) -> datetime:
 
 def _briefs(log: str) -> list[tuple[str, str, str]]:
     """Commit, date and subject of each line that `_BRIEF` printed."""
-    fields = (line.split("\t", 2) for line in log.splitlines())
+    fields = (line.split("\t", 2) for line in _lines(log))
     return [(commit, date, subject) for commit, date, subject in fields]
+
+
+def _lines(log: str) -> list[str]:
+    """What git printed, by line feeds only: a subject may hold what Unicode calls a line's end."""
+    return log.removesuffix("\n").split("\n") if log else []
 
 
 def _related(objects: Objects, base: str, target: str) -> bool:
@@ -127,7 +132,7 @@ def _named(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
     for pull in dict.fromkeys(_PULL_LINK.findall(patch.trailers.status_note or "")):
         merged = re.compile(rf"Merge pull request #{pull}\b|.*\(#{pull}\)$")
         log = _git(objects, "log", "--format=%H %s", "-E", f"--grep=#{pull}", f"{base}..{target}")
-        for line in log.splitlines():
+        for line in _lines(log):
             commit, _, subject = line.partition(" ")
             if merged.match(subject):
                 says = f"commit {commit[:12]} merged #{pull}, which the patch names"
@@ -193,7 +198,7 @@ def _pickaxe(
         *names,
     )
     found = []
-    for brief in log.splitlines()[:1]:
+    for brief in _lines(log)[:1]:
         commit, _, subject = brief.partition(" ")
         says = f"commit {commit[:12]} is the first that touches the line {line.strip()[:80]!r}"
         found.append(Evidence(Layer.SEARCH, says, file.path, text=subject))
