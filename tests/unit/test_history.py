@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.upstreams import Upstream, filler, function
 
-from stackpatch.model.verdict import Evidence, Layer
+from stackpatch.model.verdict import Evidence, Layer, Word
 from stackpatch.series.history import changed_by, committed, search
+from stackpatch.series.landed import decide
 from stackpatch.sources.objects import Objects
 
 if TYPE_CHECKING:
@@ -118,6 +119,56 @@ def test_a_commit_before_the_base_does_not_count(up: Upstream, tmp_path: Path) -
     link = "Upstream-Status: Submitted [https://github.com/o/r/pull/77]"
     ours = patch(up, tmp_path, link)
     assert layers(search(up.objects, base.commit, target.commit, ours)) == []
+
+
+def test_a_named_commit_that_the_base_has_is_not_the_landing(up: Upstream, tmp_path: Path) -> None:
+    """What broke it is often named beside what mends it."""
+    link = f"https://github.com/o/r/commit/{up.versions[0].commit}"
+    up.release("2.0", {"readme": "two\n"})
+    assert seen(up, patch(up, tmp_path, f"Upstream-Status: Pending [broken by {link}]")) == ()
+
+
+PULL = "Upstream-Status: Submitted [https://github.com/o/r/pull/77]"
+
+
+def test_a_landing_that_was_reverted(up: Upstream, tmp_path: Path) -> None:
+    commit = up.commit({"a.py": source(RELAXED)}, "Open the gate (#77)")
+    why = f"It broke.\n\nThis reverts commit {commit}."
+    undone = up.commit({"a.py": source(STRICT)}, f'Revert "Open the gate (#77)" (#80)\n\n{why}')
+    up.release("2.0", {"readme": "two\n"})
+    link = f"{PULL}\nBug: https://github.com/o/r/commit/{commit}"
+    ours = patch(up, tmp_path, link)
+    found = seen(up, ours)
+    assert {one.layer for one in found} == {Layer.SEARCH}
+    ends = f", and commit {undone[:12]} reverts it"
+    said = [one.says.removesuffix(ends) for one in found if one.says.endswith(ends)]
+    assert said == [
+        f"commit {commit[:12]}, which the patch names, is in this version",
+        f"commit {commit[:12]} merged #77, which the patch names",
+        f"commit {commit[:12]} has the same patch-id",
+    ]
+    target = up.versions[-1]
+    assert decide(up.objects, target.tree, ours, history=found).word is Word.NEEDED
+
+
+def test_a_revert_that_was_reverted_is_a_landing(up: Upstream, tmp_path: Path) -> None:
+    commit = up.commit({"a.py": source(RELAXED)}, "Open the gate (#77)")
+    undone = up.commit({"a.py": source(STRICT)}, f"Revert\n\nThis reverts commit {commit}.")
+    again = up.commit({"a.py": source(RELAXED)}, f"Reapply\n\nThis reverts commit {undone}.")
+    up.release("2.0", {"readme": "two\n"})
+    named, equal, _ = seen(up, patch(up, tmp_path, PULL))
+    assert (named.layer, named.says.split()[1]) == (Layer.COMMIT, commit[:12])
+    assert (equal.layer, equal.says.split()[1]) == (Layer.PATCH_ID, again[:12])
+
+
+def test_a_landing_after_one_that_was_reverted(up: Upstream, tmp_path: Path) -> None:
+    first = up.commit({"a.py": source(RELAXED)}, "Open the gate")
+    up.commit({"a.py": source(STRICT)}, f"Revert\n\nThis reverts commit {first}.")
+    second = up.commit({"a.py": source(RELAXED)}, "Open the gate, once more")
+    up.commit({"a.py": source(STRICT)}, "Shut it, in other words than git's")
+    up.release("2.0", {"readme": "two\n"})
+    equal, _ = seen(up, patch(up, tmp_path))
+    assert (equal.layer, equal.says.split()[1]) == (Layer.PATCH_ID, second[:12])
 
 
 # --- equal ------------------------------------------------------------------------------------

@@ -119,16 +119,10 @@ def _named(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
     found = []
     claims = " ".join((patch.trailers.status_note or "", patch.message))
     for commit in dict.fromkeys(_COMMIT_LINK.findall(claims)):
-        if not objects.has(commit):
-            continue
-        inside = proc.run(
-            ("git", "--git-dir", objects.path, "merge-base", "--is-ancestor", commit, target),
-            env=_ENV,
-            check=False,
-        )
-        if inside.status == 0:
+        # One that the base has too is what the patch mends or builds on, not its landing.
+        if objects.has(commit) and _is_in(objects, commit, target, but_not=base):
             says = f"commit {commit[:12]}, which the patch names, is in this version"
-            found.append(Evidence(Layer.COMMIT, says, text=_subject(objects, commit)))
+            found.append(_landing(objects, target, Layer.COMMIT, commit, says))
     for pull in dict.fromkeys(_PULL_LINK.findall(patch.trailers.status_note or "")):
         merged = re.compile(rf"Merge pull request #{pull}\b|.*\(#{pull}\)$")
         log = _git(objects, "log", "--format=%H %s", "-E", f"--grep=#{pull}", f"{base}..{target}")
@@ -136,12 +130,39 @@ def _named(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
             commit, _, subject = line.partition(" ")
             if merged.match(subject):
                 says = f"commit {commit[:12]} merged #{pull}, which the patch names"
-                found.append(Evidence(Layer.COMMIT, says, text=subject))
+                found.append(_landing(objects, target, Layer.COMMIT, commit, says))
     return found
 
 
+def _is_in(objects: Objects, commit: str, target: str, *, but_not: str) -> bool:
+    def ancestor(of: str) -> bool:
+        words = ("git", "--git-dir", objects.path, "merge-base", "--is-ancestor", commit, of)
+        return proc.run(words, env=_ENV, check=False).status == 0
+
+    return ancestor(target) and not ancestor(but_not)
+
+
+def _landing(objects: Objects, target: str, layer: Layer, commit: str, says: str) -> Evidence:
+    """Evidence that a commit is upstream; of the search's layer where it was taken back."""
+    undone = _reverted(objects, commit, target)
+    if undone is None:
+        return Evidence(layer, says, text=_subject(objects, commit))
+    says = f"{says}, and commit {undone[:12]} reverts it"
+    return Evidence(Layer.SEARCH, says, text=_subject(objects, undone))
+
+
+def _reverted(objects: Objects, commit: str, target: str, depth: int = _NAMES) -> str | None:
+    """The commit that says it reverts this one, and is not reverted itself; None: there is none."""
+    said = f"This reverts commit {commit}"
+    log = _git(objects, "log", "--format=%H", "-F", f"--grep={said}", f"{commit}..{target}")
+    for other in _lines(log) if depth else ():
+        if _reverted(objects, other, target, depth - 1) is None:
+            return other
+    return None
+
+
 def _equal(objects: Objects, base: str, target: str, patch: Patch) -> list[Evidence]:
-    own = _patch_ids(objects, patch.raw)
+    own = {patch_id for patch_id, _ in _patch_ids(objects, patch.raw)}
     paths = [file.path for file in patch.files]
     log = proc.run(
         ("git", "--git-dir", objects.path, "log", "-p", "--full-index", "--no-ext-diff",
@@ -149,12 +170,15 @@ def _equal(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
         env=_ENV,
         timeout=_SECONDS,
     ).stdout  # fmt: skip
-    ids = _patch_ids(objects, log)
-    for patch_id, commit in ids.items():
-        if patch_id in own and commit.strip("0"):
-            says = f"commit {commit[:12]} has the same patch-id"
-            return [Evidence(Layer.PATCH_ID, says, text=_subject(objects, commit))]
-    return []
+    found = [
+        _landing(
+            objects, target, Layer.PATCH_ID, commit, f"commit {commit[:12]} has the same patch-id"
+        )
+        for patch_id, commit in _patch_ids(objects, log)
+        if patch_id in own and commit.strip("0")
+    ]
+    # The newest that stands; of those that were all taken back, the newest.
+    return sorted(found, key=lambda one: one.layer is Layer.SEARCH)[:1]
 
 
 def _departed(objects: Objects, base: str, target: str, path: str) -> Iterator[_Departure]:
@@ -205,12 +229,13 @@ def _pickaxe(
     return found
 
 
-def _patch_ids(objects: Objects, diff: bytes) -> dict[str, str]:
+def _patch_ids(objects: Objects, diff: bytes) -> list[tuple[str, str]]:
+    """Patch-id and commit of each diff; equal ones are all there."""
     done = proc.run(
         ("git", "--git-dir", objects.path, "patch-id", "--stable"), stdin=diff, env=_ENV
     )
     pairs = (line.split(" ", 1) for line in done.text().splitlines() if " " in line)
-    return {patch_id: commit.strip() for patch_id, commit in pairs}
+    return [(patch_id, commit.strip()) for patch_id, commit in pairs]
 
 
 def _subject(objects: Objects, commit: str) -> str:
