@@ -131,6 +131,28 @@ def test_a_named_commit_that_the_base_has_is_not_the_landing(up: Upstream, tmp_p
 PULL = "Upstream-Status: Submitted [https://github.com/o/r/pull/77]"
 
 
+@pytest.mark.parametrize(
+    ("home", "named"),
+    [
+        ("https://github.com/o/r", True),
+        ("https://github.com/fork/R.git/", True),
+        ("git@github.com:o/r.git", True),
+        ("/srv/git/other.git", True),
+        ("file:///srv/git/other", True),
+        ("https://github.com/o/other", False),
+        ("https://github.com/r/other.git", False),
+    ],
+)
+def test_a_pull_request_of_another_project(
+    up: Upstream, tmp_path: Path, home: str, named: bool
+) -> None:
+    up.commit({"b.py": source(REWORKED)}, "Something (#77)")
+    target = up.release("2.0", {"readme": "two\n"})
+    ours = patch(up, tmp_path, PULL)
+    found = search(up.objects, up.versions[0].commit, target.commit, ours, home=home)
+    assert (Layer.COMMIT in layers(found)) == named
+
+
 def test_a_landing_that_was_reverted(up: Upstream, tmp_path: Path) -> None:
     commit = up.commit({"a.py": source(RELAXED)}, "Open the gate (#77)")
     why = f"It broke.\n\nThis reverts commit {commit}."

@@ -148,7 +148,8 @@ def _judge(
     ]
     memo = work.memo()
     for patch in work.series.patches:
-        history = search(objects, base.commit, target.commit, patch) if both_git else ()
+        home = work.recipe.upstream.git
+        history = search(objects, base.commit, target.commit, patch, home=home) if both_git else ()
         found = examine(
             objects,
             tree,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stackpatch.sources.objects import Objects
 
 _COMMIT_LINK = re.compile(r"/commit/([0-9a-f]{40})\b")
-_PULL_LINK = re.compile(r"/pull/(\d+)\b")
+_PULL_LINK = re.compile(r"/([^/\s]+)/pull/(\d+)\b")
 _ENV = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 _SECONDS = 120.0
 _BRIEF = "--format=%H%x09%cs%x09%s"
@@ -38,12 +38,15 @@ class _Departure:
     renamed: str | None
 
 
-def search(objects: Objects, base: str, target: str, patch: Patch) -> tuple[Evidence, ...]:
+def search(
+    objects: Objects, base: str, target: str, patch: Patch, *, home: str | None = None
+) -> tuple[Evidence, ...]:
     """Evidence from the commits that are in `target` and not in `base`.
 
     A named commit or pull request, an equal patch-id, where files went that are gone, and the first
     commit that brought a line that the patch adds, under any name of its file. Commits are ids in
-    the store.
+    the store. home: the upstream's address, where it is known; another project's pull request of
+    the same number is another one.
     """
     if not _related(objects, base, target):
         says = "no history connects the two versions in the source store (--history fetches it)"
@@ -57,7 +60,7 @@ def search(objects: Objects, base: str, target: str, patch: Patch) -> tuple[Evid
             names += [one.renamed] if one.renamed is not None else []
         brought += _pickaxe(objects, base, target, file, names)
     return (
-        *_named(objects, base, target, patch),
+        *_named(objects, base, target, patch, home),
         *_equal(objects, base, target, patch),
         *departed,
         *brought,
@@ -115,7 +118,9 @@ def _related(objects: Objects, base: str, target: str) -> bool:
     return _git(objects, "merge-base", base, target, check=False).strip() != ""
 
 
-def _named(objects: Objects, base: str, target: str, patch: Patch) -> list[Evidence]:
+def _named(
+    objects: Objects, base: str, target: str, patch: Patch, home: str | None
+) -> list[Evidence]:
     found = []
     claims = " ".join((patch.trailers.status_note or "", patch.message))
     for commit in dict.fromkeys(_COMMIT_LINK.findall(claims)):
@@ -123,7 +128,9 @@ def _named(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
         if objects.has(commit) and _is_in(objects, commit, target, but_not=base):
             says = f"commit {commit[:12]}, which the patch names, is in this version"
             found.append(_landing(objects, target, Layer.COMMIT, commit, says))
-    for pull in dict.fromkeys(_PULL_LINK.findall(patch.trailers.status_note or "")):
+    for project, pull in dict.fromkeys(_PULL_LINK.findall(patch.trailers.status_note or "")):
+        if _project(home or "") not in (None, project.lower()):
+            continue
         merged = re.compile(rf"Merge pull request #{pull}\b|.*\(#{pull}\)$")
         log = _git(objects, "log", "--format=%H %s", "-E", f"--grep=#{pull}", f"{base}..{target}")
         for line in _lines(log):
@@ -132,6 +139,13 @@ def _named(objects: Objects, base: str, target: str, patch: Patch) -> list[Evide
                 says = f"commit {commit[:12]} merged #{pull}, which the patch names"
                 found.append(_landing(objects, target, Layer.COMMIT, commit, says))
     return found
+
+
+def _project(address: str) -> str | None:
+    """The project's name in a repository's URL, whoever's copy it is; a folder may be named so."""
+    if not address or address.startswith(("/", "file:")):
+        return None
+    return re.split(r"[/:]", address.rstrip("/").removesuffix(".git"))[-1].lower()
 
 
 def _is_in(objects: Objects, commit: str, target: str, *, but_not: str) -> bool:
