@@ -392,13 +392,13 @@ def shared(d: Dialect) -> Iterator[Case]:
         ("a callee, in other words", s.replace("major", "props.major"), "new "),
         ("any function", s, "no "),
     ):
-        calls = () if was else (call,)
-        now = () if was == "no " else (call,)
+        calls: tuple[str, ...] = () if was else (call,)
+        called: tuple[str, ...] = () if was == "no " else (call,)
         yield case(
             f"deletion, gate moved into {told}",
             f("moe", *calls, s) + fill + f("common"),
             f("moe", *calls) + fill + f("common"),
-            f("moe", *now) + fill + f("common", gate),
+            f("moe", *called) + fill + f("common", gate),
             "unsure",
             absent,
             plain="misplaced unsure",

@@ -342,7 +342,9 @@ def _against_obsolete(
 def _bodies(objects: Objects, file: FilePatch) -> Iterator[set[bytes]]:
     """The lines of each symbol that a patch changes, without those that it removes."""
     base = made_on(objects, file)
-    for hunk in file.hunks if base is not None else ():
+    if base is None:
+        return
+    for hunk in file.hunks:
         name = symbol_of(base, hunk)
         lines = scope(base, name).split(b"\n") if name else hunk.old
         gone = {collapsed(text) for text in hunk.removed}
