@@ -1042,6 +1042,17 @@ def python_only() -> Iterator[Case]:
         "one :: 12",
         "misplaced unsure",
     )
+    above = "class Base:\n    def init(self):\n        a = 1\n{}        return a\n\n\n"
+    below = "class Moe(Base):\n    def init(self):\n        b = 2\n        c = 3\n{}        d = 4\n"
+    gate, again = "        assert major == 10\n", "        assert props.major == 10\n"
+    yield case(
+        "deletion, gate moved to the base class's method",
+        above.format("") + below.format(gate),
+        above.format("") + below.format(""),
+        above.format(again) + below.format("        super().init()\n"),
+        "unsure",
+        "Moe.init :: !assert major == 10",
+    )
     call = (
         "def f():\n    a(\n        x=1,\n        major=[10],\n        y=2,\n    )\n"
         "    b(\n        x=1,\n        major=[10],\n        y=2,\n    )\n"

@@ -116,9 +116,10 @@ def in_a_helper(objects: Objects, tree: str, ground: Ground) -> Iterator[str]:
     """A removed line, or the same again, in a function that upstream made the symbol call."""
     for name in dict.fromkeys(symbol_of(ground.base, hunk) for hunk, _ in removed(ground)):
         lines = [line for hunk, line in removed(ground) if symbol_of(ground.base, hunk) == name]
-        meant = set(_CALL.findall(scope(ground.theirs, name)))
+        # By number: a method's own head reads like one call of it, `super().init()` is a second.
+        meant = Counter(_CALL.findall(scope(ground.theirs, name)))
         own = {symbol.name for symbol in ground.named(name)}
-        for called in sorted(set(_CALL.findall(scope_now(ground, name))) - meant):
+        for called in sorted(Counter(_CALL.findall(scope_now(ground, name))) - meant):
             helper = called.decode()
             places = places_of(objects, tree, helper, ground.target.path)
             sides = [ground.target, *(Side(path, objects.blob(blob)) for path, blob in places)]
