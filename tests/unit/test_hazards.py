@@ -652,6 +652,24 @@ def shared(d: Dialect) -> Iterator[Case]:
         "unsure",
     )
     yield case(
+        "half of an addition, upstream has it further down",
+        long + f("fp4"),
+        long.replace(f"{i}one_thing()", f"{i}{line}\n{i}one_thing()") + f("fp4", line),
+        long.replace(f"{i}launch()", f"{i}{line}\n{i}launch()") + f("fp4"),
+        "unsure",
+        d.says("moe", r"register\(major, 12"),
+        d.says("fp4", r"register\(major, 12"),
+    )
+    yield case(
+        "an import beside the gate, upstream has it further down",
+        head + pair,
+        importing("helper_module") + head + both,
+        head + importing("helper_module") + pair,
+        "needed",
+        moe,
+        plain="unsure",
+    )
+    yield case(
         "an added line, upstream has it in a sibling",
         long + f("fp4"),
         long.replace(f"{i}one_thing()", f"{i}{line}\n{i}one_thing()") + f("fp4"),

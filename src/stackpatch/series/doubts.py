@@ -96,17 +96,21 @@ def _against_needed(
     for after in judge_all(objects, applied.tree, patch, origin):
         if after.holds is not True:
             yield f"it applies, but its effect is not there afterwards: {after.says}"
-    if patch.trailers.effects:
-        return
-    for file in patch.files:
-        yield from _defined_elsewhere(objects, tree, file)
     for ground in grounds_of(objects, tree, patch):
-        yield from _there_already(ground)
+        yield from _there_already(ground, imports=not patch.trailers.effects)
+    if not patch.trailers.effects:
+        for file in patch.files:
+            yield from _defined_elsewhere(objects, tree, file)
 
 
-def _there_already(ground: Ground) -> Iterator[str]:
-    """A hunk that only adds, and all of whose lines upstream has put into the same symbol."""
+def _there_already(ground: Ground, *, imports: bool) -> Iterator[str]:
+    """A hunk that only adds, and all of whose lines upstream has put into the same symbol.
+
+    An import may stand twice, and is there for something else; it counts where nothing else does.
+    """
     for hunk in ground.file.hunks:
+        if not imports and says_nothing(hunk, ground.base, ground.theirs):
+            continue
         lines = [line for line in map(collapsed, hunk.added) if line]
         if hunk.removed or not any(len(line) >= _LONG for line in lines):
             continue
