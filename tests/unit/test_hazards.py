@@ -507,6 +507,16 @@ def shared(d: Dialect) -> Iterator[Case]:
         moe,
         plain="unsure",
     )
+    prose: dict[str, Thing] = {"README.md": "# Gates\n\none\nSM100\ntwo\n"}
+    yield Case(
+        f"{d.name}: landed, and the prose about it in other words",
+        {d.path: pair, **prose},
+        {d.path: fixed, "README.md": "# Gates\n\none\nSM100, SM120\ntwo\n"},
+        {d.path: fill + fixed, "README.md": "# Gates\n\none\nmany\ntwo\n"},
+        "upstreamed",
+        (moe,),
+        "unsure",
+    )
     yield case("half landed, half gone", pair, both, f("moe", r) + fill, "partial unsure", moe, fp4)
     yield case("landed", pair, fixed, fixed, "upstreamed", moe)
     yield case("squashed", pair, both, fill + both + fill, "upstreamed", moe, fp4)

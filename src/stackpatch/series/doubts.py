@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 # How much of a function must be left to call it the same one in another file.
 _SAME_FUNCTION = 0.5
 _CALL = re.compile(rb"([A-Za-z_]\w{2,})\s*\(")
+_PROSE = (".md", ".rst")
 _LONG = 8  # a line to go by: shorter ones (`}`, `else:`) stand everywhere
 _NAME = re.compile(rb"[A-Za-z_]\w{3,}")
 
@@ -184,7 +185,9 @@ def _against_upstreamed(
 def _unshown(
     objects: Objects, file: FilePatch, findings: Sequence[Finding], states: Sequence[HunkState]
 ) -> Iterator[str]:
-    """A change that has not landed as it is, and at which no effect looks."""
+    """A change that has not landed as it is, and at which no effect looks. Prose has none."""
+    if file.path.lower().endswith(_PROSE):
+        return
     looked = [
         finding.effect.symbol
         for finding in findings
