@@ -16,16 +16,17 @@ from stackpatch.model.verdict import Word
 from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
 from stackpatch.series.grounds import (
+    LONG,
     collapsed,
     counts,
     grounds_of,
     place,
     removed,
     says_nothing,
-    scope,
     shown,
 )
 from stackpatch.series.hunk_states import LANDED, made_on, symbol_of
+from stackpatch.series.leftovers import against_obsolete
 from stackpatch.series.remnants import (
     in_a_helper,
     in_a_sibling,
@@ -37,7 +38,7 @@ from stackpatch.series.remnants import (
 )
 from stackpatch.series.side import Side
 from stackpatch.series.whereabouts import places_of, stood_before
-from stackpatch.sources.objects import EXECUTABLE, REGULAR, SUBMODULE, SYMLINK
+from stackpatch.sources.objects import EXECUTABLE, REGULAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 _SAME_FUNCTION = 0.5
 _CALL = re.compile(rb"([A-Za-z_]\w{2,})\s*\(")
 _PROSE = (".md", ".rst")
-_LONG = 8  # a line to go by: shorter ones (`}`, `else:`) stand everywhere
 _NAME = re.compile(rb"[A-Za-z_]\w{3,}")
 
 
@@ -78,7 +78,7 @@ def doubt(
         case Word.UPSTREAMED:
             reasons = _against_upstreamed(objects, tree, patch, findings, hunks, origin)
         case Word.OBSOLETE:
-            reasons = _against_obsolete(objects, tree, patch, findings, origin)
+            reasons = against_obsolete(objects, tree, patch, findings, origin)
         case Word.CONFLICT | Word.PARTIAL | Word.MISPLACED | Word.UNSURE:
             return None
     return next(reasons, None)
@@ -113,7 +113,7 @@ def _there_already(ground: Ground, *, imports: bool) -> Iterator[str]:
         if not imports and says_nothing(hunk, ground.base, ground.theirs):
             continue
         lines = [line for line in map(collapsed, hunk.added) if line]
-        if hunk.removed or not any(len(line) >= _LONG for line in lines):
+        if hunk.removed or not any(len(line) >= LONG for line in lines):
             continue
         name = symbol_of(ground.base, hunk)
         found = [counts(ground, hunk, name, line) for line in lines]
@@ -296,66 +296,3 @@ def _moved(objects: Objects, tree: str, file: FilePatch) -> Iterator[str]:
     for symbol in base.symbols.all:
         for path, _ in places_of(objects, tree, symbol.name, file.path):
             yield f"{symbol.name} of {file.path}, which it deletes, is now in {path}"
-
-
-# --- obsolete: is nothing left, and can we see everything? ------------------------------------
-
-
-def _against_obsolete(
-    objects: Objects,
-    tree: str,
-    patch: Patch,
-    findings: Sequence[Finding],
-    origin: str | None,
-) -> Iterator[str]:
-    if any(finding.holds for finding in findings):
-        yield "a part of it is there, and the code of the rest is gone"
-    for top in sorted({path.partition("/")[0] for path in patch.paths if "/" in path}):
-        if origin is not None and objects.entry(origin, top) and not objects.entry(tree, top):
-            # Archives leave out tests and the like; that is no news of the code there.
-            yield f"nothing of {top}/ is in this version; its archive may leave it out"
-    names: set[bytes] = set()
-    for file in patch.files:
-        parts = file.path.split("/")
-        for depth in range(1, len(parts) + 1):
-            above = "/".join(parts[:depth])
-            entry = objects.entry(tree, above)
-            if entry is not None and entry.mode in (SUBMODULE, SYMLINK):
-                kind = "submodule" if entry.mode == SUBMODULE else "link"
-                yield f"{above} is a {kind} now; what it holds cannot be seen here"
-        base = made_on(objects, file)
-        if base is not None:
-            symbols = (symbol_of(base, hunk).encode() for hunk in file.hunks)
-            names.update(name for symbol in symbols for name in _NAME.findall(symbol))
-    for effect in patch.trailers.effects:
-        names.update(_NAME.findall(effect.symbol.encode()))
-    bodies = [body for file in patch.files for body in _bodies(objects, file)]
-    last = {file.path.rsplit("/", 1)[-1] for file in patch.files}
-    for path, entry in objects.walk(tree):
-        if path.rsplit("/", 1)[-1] in last and path not in patch.paths:
-            yield f"{path} has the name of the file that is gone"
-        if entry.mode in (REGULAR, EXECUTABLE):
-            content = objects.blob(entry.id)
-            words = set(_NAME.findall(content)) & names if names else set()
-            for word in sorted(words):
-                yield f"{word.decode()} is still named in {path}"
-            if bodies and (origin is None or objects.entry(origin, path) != entry):
-                # Under another name, with the changed lines in other words, it may live on.
-                lines = {collapsed(line) for line in content.split(b"\n")}
-                if any(len(body & lines) >= len(body) * _SAME_FUNCTION for body in bodies):
-                    yield f"most lines of what it changes stand in {path}"
-
-
-def _bodies(objects: Objects, file: FilePatch) -> Iterator[set[bytes]]:
-    """The lines of each symbol that a patch changes, without those that it removes."""
-    base = made_on(objects, file)
-    if base is None:
-        return
-    for hunk in file.hunks:
-        name = symbol_of(base, hunk)
-        lines = scope(base, name).split(b"\n") if name else hunk.old
-        gone = {collapsed(text) for text in hunk.removed}
-        body = {collapsed(text) for text in lines} - gone
-        body = {line for line in body if len(line) >= _LONG}
-        if body:
-            yield body

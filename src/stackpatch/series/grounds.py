@@ -12,6 +12,7 @@ from stackpatch.series.rewording import words
 from stackpatch.series.side import Side
 from stackpatch.series.twins import headings
 
+LONG = 8  # a line to go by: shorter ones (`}`, `else:`) stand everywhere
 _IMPORT = re.compile(rb"(?:import|from|using)\b|# ?include\b")
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def removed(ground: Ground) -> Iterator[tuple[Hunk, bytes]]:
 
 def says_something(line: bytes) -> bool:
     """Whether a line is one of its own, and not a bracket or an `else:`."""
-    return len(line) >= 8 and len(set(words(line))) >= 2
+    return len(line) >= LONG and len(set(words(line))) >= 2
 
 
 def _count(
