@@ -568,6 +568,17 @@ def shared(d: Dialect) -> Iterator[Case]:
         moe,
         plain="misplaced unsure",
     )
+    through = "if major in (10, 12): moe_impl()" if d is PYTHON else "if (major == 12) moe_impl();"
+    for told, gate in (("", s), (" in other words", s.replace("major", "props.major"))):
+        yield case(
+            f"a front took the name, the strict one{told} is behind it",
+            f("moe", s),
+            f("moe", r),
+            f("moe_impl", gate) + f("moe", through),
+            "unsure",
+            moe,
+            plain="misplaced unsure",
+        )
     loud = (
         'assert major == 10, "no major in (10, 12)"'
         if d is PYTHON

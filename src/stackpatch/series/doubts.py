@@ -167,13 +167,14 @@ def _against_upstreamed(
         yield from _split_off(objects, tree, ground, findings, origin)
     added = any(hunk.added for file in patch.files for hunk in file.hunks)
     positive = any(f.holds and not f.effect.absent for f in findings) or (not findings and added)
+    for ground in grounds:
+        yield from in_a_helper(objects, tree, ground, new=positive)
     if not positive:
         # Only an absence speaks for it; what is absent here may be elsewhere, or put otherwise.
         for ground in grounds:
             yield from _left(ground)
             yield from reworded(ground)
             yield from in_a_sibling(ground)
-            yield from in_a_helper(objects, tree, ground)
             if not findings:
                 yield from in_another_file(objects, tree, ground)
     for file in patch.files:

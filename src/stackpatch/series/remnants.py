@@ -112,16 +112,22 @@ def _spread(side: Side, line: bytes) -> Counter[str]:
     return Counter(side.symbols.at(number).name for number in side.plain.lines_like(line))
 
 
-def in_a_helper(objects: Objects, tree: str, ground: Ground) -> Iterator[str]:
-    """A removed line, or the same again, in a function that upstream made the symbol call."""
+def in_a_helper(objects: Objects, tree: str, ground: Ground, *, new: bool) -> Iterator[str]:
+    """A removed line, or the same again, in a function that upstream made the symbol call.
+
+    new: only in functions of the file that were not there before. One that was may have had such
+    a line all along, which says something against an absence and nothing against an effect that
+    is there; and to ask the whole tree for every call of a function that landed takes minutes.
+    """
+    known = {symbol.name for symbol in ground.base.symbols.all}
     for name in dict.fromkeys(symbol_of(ground.base, hunk) for hunk, _ in removed(ground)):
         lines = [line for hunk, line in removed(ground) if symbol_of(ground.base, hunk) == name]
         # By number: a method's own head reads like one call of it, `super().init()` is a second.
         meant = Counter(_CALL.findall(scope(ground.theirs, name)))
-        own = {symbol.name for symbol in ground.named(name)}
+        own = {symbol.name for symbol in ground.named(name)} | (known if new else set())
         for called in sorted(Counter(_CALL.findall(scope_now(ground, name))) - meant):
             helper = called.decode()
-            places = places_of(objects, tree, helper, ground.target.path)
+            places = [] if new else places_of(objects, tree, helper, ground.target.path)
             sides = [ground.target, *(Side(path, objects.blob(blob)) for path, blob in places)]
             for side in sides:
                 for symbol in side.symbols.named(helper):
