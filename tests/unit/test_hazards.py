@@ -568,6 +568,19 @@ def shared(d: Dialect) -> Iterator[Case]:
         moe,
         plain="misplaced unsure",
     )
+    wrapped = (
+        ("assert (", f"{i}major == 10", ")")
+        if d is PYTHON
+        else ("ICHECK_EQ(", f"{i}{i}major,", f"{i}{i}10);")
+    )
+    yield case(
+        "deletion, gate wrapped over lines",
+        f("moe", s) + fill,
+        f("moe") + fill,
+        f("moe", *wrapped) + fill,
+        "unsure",
+        absent,
+    )
     through = "if major in (10, 12): moe_impl()" if d is PYTHON else "if (major == 12) moe_impl();"
     for told, gate in (("", s), (" in other words", s.replace("major", "props.major"))):
         yield case(

@@ -32,6 +32,7 @@ from stackpatch.series.remnants import (
     in_a_sibling,
     in_another_file,
     reworded,
+    rewrapped,
     said_again,
     still_there,
     unresolved,
@@ -163,6 +164,7 @@ def _against_upstreamed(
         yield from _namesakes(ground, findings)
         yield from unresolved(ground)
         yield from still_there(ground)
+        yield from rewrapped(ground)
         yield from said_again(ground, findings)
         yield from _split_off(objects, tree, ground, findings, origin)
     added = any(hunk.added for file in patch.files for hunk in file.hunks)

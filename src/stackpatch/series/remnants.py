@@ -51,6 +51,33 @@ def still_there(ground: Ground) -> Iterator[str]:
             yield f"{shown(line)}, which it removes, now stands in {helper}, which {name} uses"
 
 
+def rewrapped(ground: Ground) -> Iterator[str]:
+    """A removed line that stands in the symbol over several lines: formatters wrap."""
+    for hunk, line in removed(ground):
+        name = symbol_of(ground.base, hunk)
+        wanted = _squeezed(line)
+        if _wrapped(scope_now(ground, name), wanted) > _wrapped(scope(ground.theirs, name), wanted):
+            yield f"{shown(line)}, which it removes, stands in {place(ground, name)} over lines"
+
+
+def _wrapped(text: bytes, wanted: bytes) -> int:
+    """How often some lines in a row, two or more, say this when their breaks are taken out."""
+    lines = [squeezed for line in text.split(b"\n") if (squeezed := _squeezed(line))]
+    found = 0
+    for at, first in enumerate(lines):
+        said, after = first, at + 1
+        while len(said) < len(wanted) and wanted.startswith(said) and after < len(lines):
+            said += lines[after]
+            after += 1
+        found += said == wanted and after > at + 1
+    return found
+
+
+def _squeezed(line: bytes) -> bytes:
+    """The line without what a formatter adds where it breaks one: spaces, brackets, commas."""
+    return line.translate(None, b" \t\r(),\\")
+
+
 def unresolved(ground: Ground) -> Iterator[str]:
     """Conflict markers that upstream left: both sides' lines are there, and neither is code."""
     for mark in (b"<<<<<<< ", b">>>>>>> "):
