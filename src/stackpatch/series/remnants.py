@@ -82,7 +82,7 @@ def unresolved(ground: Ground) -> Iterator[str]:
     """Conflict markers that upstream left: both sides' lines are there, and neither is code."""
     for mark in (b"<<<<<<< ", b">>>>>>> "):
         base, target = (
-            any(line.startswith(mark) for line in side.lines)
+            side.content.startswith(mark) or b"\n" + mark in side.content
             for side in (ground.base, ground.target)
         )
         if target and not base:
@@ -106,10 +106,10 @@ def said_again(ground: Ground, findings: Sequence[Finding]) -> Iterator[str]:
     texts = [finding.text.encode() for finding in findings if finding.text]
     for hunk, line in removed(ground):
         name = symbol_of(ground.base, hunk)
-        ours = [collapsed(text) for text in hunk.added]
         for other in others(ground, name, line):
-            evolved = any(says_again(text, other) for text in ours)
-            if says_again(line, other) and not evolved and not any(t in other for t in texts):
+            if not says_again(line, other) or any(text in other for text in texts):
+                continue
+            if not any(says_again(collapsed(ours), other) for ours in hunk.added):
                 yield f"{shown(other)} in {place(ground, name)} says again what it removes"
 
 

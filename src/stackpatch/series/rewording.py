@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import lru_cache
 
 # How alike two lines are before one may be the other in other words (difflib's ratio).
 _REWORDED = 0.75
@@ -15,9 +16,10 @@ _WORD = re.compile(rb"[A-Za-z_]\w*|\d+")
 _GOES_ON = (b",", b"<<", b";")  # behind a whole statement: a message, in Python or in C++
 
 
-def words(line: bytes) -> list[bytes]:
-    """The names and numbers of a line."""
-    return _WORD.findall(line)
+@lru_cache(maxsize=4096)
+def words(line: bytes) -> tuple[bytes, ...]:
+    """The names and numbers of a line; kept, as each line of a symbol is held against several."""
+    return tuple(_WORD.findall(line))
 
 
 def reads_like(line: bytes, found: bytes) -> bool:
@@ -41,9 +43,11 @@ def _asks_the_same(line: bytes, found: bytes) -> bool:
 def says_again(line: bytes, found: bytes) -> bool:
     """Whether the found line is the line with a name or two put in: every word of it, in order,
     and no other number."""
-    said, left = words(found), iter(words(found))
-    numbers = [word for word in said if word.isdigit()]
-    if not all(word in left for word in words(line)) or not set(numbers) <= set(words(line)):
+    wanted, said = words(line), words(found)
+    left = iter(said)
+    if not all(word in left for word in wanted):
+        return False
+    if not {word for word in said if word.isdigit()} <= set(wanted):
         return False
     one, other = (text.decode("utf-8", "replace") for text in (line, found))
     return difflib.SequenceMatcher(None, one, other).ratio() >= _REWORDED
