@@ -1072,6 +1072,16 @@ def python_only() -> Iterator[Case]:
         "f :: 10, 12",
         "unsure",
     )
+    for never in ("if 0:", "while False:", "while 0:", "if a:\n        pass\n    elif False:"):
+        yield case(
+            f"landed where it never runs, {never[-11:]}",
+            body,
+            ours,
+            body.replace("    assert m == 10", f"    {never}\n        assert m in (10, 12)"),
+            "conflict unsure",
+            "f :: 10, 12",
+            "unsure",
+        )
     yield case(
         "docstring claims it",
         body,
@@ -1277,6 +1287,16 @@ def cpp_only() -> Iterator[Case]:
             "f :: m == 12",
             "misplaced unsure",
         )
+        for never in ("if (false)", "if (0)", "if constexpr (false)", "while (0)"):
+            yield case(
+                f"landed under {never}",
+                zero,
+                ours,
+                zero.replace("CHECK(m == 10)", f"{never} {{ CHECK(m == 10 || m == 12); }}"),
+                "unsure conflict misplaced",
+                "f :: m == 12",
+                "misplaced unsure conflict",
+            )
         yield case(
             "landed, the old one kept in #if 0",
             zero,

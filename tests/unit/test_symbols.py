@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackpatch.series.plain import plain_text
-from stackpatch.series.symbols import Language, language_of, parse_symbols, same_symbol
+from stackpatch.series.symbols import (
+    Language,
+    language_of,
+    parse_symbols,
+    remarks,
+    same_symbol,
+)
 
 PYTHON = '''\
 """About."""
@@ -345,3 +351,28 @@ def test_plain_text_of_a_symbol_knows_its_lines() -> None:
     assert found.line_of(symbol, flat.index("10")) == 7
     assert found.line_of(symbol, 0) == 4
     assert (found.line(6), found.line(99), found.line(0)) == (b"a = [", b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "dead"),
+    [
+        ("a.py", "if False:\n    a = 1\nelse:\n    b = 1\n", ["a = 1"]),
+        ("a.py", "if x:\n    a = 1\nelif 0:\n    b = 1\nelif y:\n    c = 1\n", ["b = 1"]),
+        ("a.py", "while False:\n    a = 1\nwhile 0:\n    b = 1\n", ["a = 1", "b = 1"]),
+        ("a.py", "if 0 or x:\n    a = 1\nif 10:\n    b = 1\nwhile True:\n    c = 1\n", []),
+        ("a.py", "if 'False':\n    a = 1\nif not 0:\n    b = 1\n", []),
+        ("a.cu", "void f() {\n  if (false) { a(); } else { b(); }\n}\n", ["{ a(); }"]),
+        (
+            "a.cu",
+            "void f() {\n  if constexpr (0) a();\n  while (0) { b(); }\n}\n",
+            ["a();", "{ b(); }"],
+        ),
+        ("a.cu", "void f() {\n  do { a(); } while (0);\n  if (x && false) b();\n}\n", []),
+        ("a.h", "void f() {\n  if (0x0) a();\n  if (1) b();\n  for (;false;) c();\n}\n", []),
+    ],
+)
+def test_what_stands_under_a_false_condition_is_a_remark(
+    path: str, text: str, dead: list[str]
+) -> None:
+    content = text.encode()
+    assert [content[first:end].decode() for first, end in remarks(path, content)] == dead

@@ -147,7 +147,10 @@ def parse_symbols(path: str, content: bytes) -> Symbols:
 
 
 def remarks(path: str, content: bytes) -> Sequence[tuple[int, int]]:
-    """Where comments, Python's docstrings and `if False:` are: first byte, byte after the last."""
+    """Where comments, docstrings and what stands under `if False:` or `if (0)` are.
+
+    Each as its first byte and the one after its last.
+    """
     language = language_of(path)
     return () if language is None else _read(language, content)[1]
 
@@ -198,9 +201,24 @@ _REMARKS = {
     Language.PYTHON: """
         (comment) @r
         (expression_statement . (string) @r .)
-        (if_statement condition: (false) consequence: (block) @r)
+        (if_statement condition: [(false) (integer)] @never consequence: (block) @r
+          (#any-of? @never "False" "0"))
+        (elif_clause condition: [(false) (integer)] @never consequence: (block) @r
+          (#any-of? @never "False" "0"))
+        (while_statement condition: [(false) (integer)] @never body: (block) @r
+          (#any-of? @never "False" "0"))
     """,
-    Language.CPP: "(comment) @r",
+    Language.CPP: """
+        (comment) @r
+        (if_statement
+          condition: (condition_clause value: [(false) (number_literal)] @never)
+          consequence: (_) @r
+          (#any-of? @never "false" "0"))
+        (while_statement
+          condition: (condition_clause value: [(false) (number_literal)] @never)
+          body: (_) @r
+          (#any-of? @never "false" "0"))
+    """,
 }
 _VARIABLES = ("expression_statement", "declaration")
 
