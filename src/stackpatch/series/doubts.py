@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
 from stackpatch.model.verdict import Word
+from stackpatch.series.delegation import against_conflict
 from stackpatch.series.edits import patched
 from stackpatch.series.effects import judge_all
 from stackpatch.series.grounds import (
@@ -80,7 +81,9 @@ def doubt(
             reasons = _against_upstreamed(objects, tree, patch, findings, hunks, origin)
         case Word.OBSOLETE:
             reasons = against_obsolete(objects, tree, patch, findings, origin)
-        case Word.CONFLICT | Word.PARTIAL | Word.MISPLACED | Word.UNSURE:
+        case Word.CONFLICT:
+            reasons = against_conflict(objects, tree, findings, origin)
+        case Word.PARTIAL | Word.MISPLACED | Word.UNSURE:
             return None
     return next(reasons, None)
 
