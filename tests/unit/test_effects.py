@@ -35,14 +35,14 @@ HOLDS = effect(r"a/x.py :: gate :: \[10, 12\]")
 ABSENT = effect(r"a/x.py :: gate :: !\[10, 12\]")
 CASES: dict[str, tuple[Effect, dict[str, Thing], bool | None, str]] = {
     "there": (HOLDS, {"a/x.py": GATE}, True, "gate has '[10, 12]'"),
-    "not there": (HOLDS, {"a/x.py": SHUT}, False, "gate has no text like '\\\\[10, 12\\\\]'"),
-    "absent": (ABSENT, {"a/x.py": SHUT}, True, "gate has no text like '\\\\[10, 12\\\\]'"),
+    "not there": (HOLDS, {"a/x.py": SHUT}, False, r"gate has no text like `\[10, 12\]`"),
+    "absent": (ABSENT, {"a/x.py": SHUT}, True, r"gate has no text like `\[10, 12\]`"),
     "not absent": (ABSENT, {"a/x.py": GATE}, False, "gate still has '[10, 12]'"),
     "in another symbol": (
         HOLDS,
         {"a/x.py": GATE.replace("gate", "other") + SHUT},
         False,
-        "gate has no text like '\\\\[10, 12\\\\]'",
+        r"gate has no text like `\[10, 12\]`",
     ),
     "over several lines": (
         HOLDS,
@@ -54,13 +54,13 @@ CASES: dict[str, tuple[Effect, dict[str, Thing], bool | None, str]] = {
         HOLDS,
         {"a/x.py": SHUT + "    # [10, 12]\n"},
         False,
-        "gate has no text like '\\\\[10, 12\\\\]'",
+        r"gate has no text like `\[10, 12\]`",
     ),
     "in a docstring": (
         HOLDS,
         {"a/x.py": SHUT.replace("():\n", '():\n    """[10, 12]"""\n')},
         False,
-        "gate has no text like '\\\\[10, 12\\\\]'",
+        r"gate has no text like `\[10, 12\]`",
     ),
     "symbol nowhere": (
         HOLDS,
@@ -91,7 +91,7 @@ CASES: dict[str, tuple[Effect, dict[str, Thing], bool | None, str]] = {
         HOLDS,
         {"b/y.py": SHUT},
         False,
-        "moved to b/y.py: gate has no text like '\\\\[10, 12\\\\]'",
+        r"moved to b/y.py: gate has no text like `\[10, 12\]`",
     ),
     "moved, absence proves nothing": (ABSENT, {"b/y.py": SHUT}, None, "gate is now in b/y.py"),
     "moved, still there": (
@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Effect, dict[str, Thing], bool | None, str]] = {
         effect("CMakeLists.txt :: * :: 120a"),
         {"CMakeLists.txt": "# 120a\n"},
         False,
-        "CMakeLists.txt has no text like '120a'",
+        r"CMakeLists.txt has no text like `120a`",
     ),
 }
 

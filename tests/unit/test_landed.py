@@ -79,7 +79,7 @@ ROWS = {
         (),
         "unsure",
         "it applies, but its effect is not there afterwards: "
-        "gate has no text like '\\\\(10, 99\\\\)'",
+        r"gate has no text like `\(10, 99\)`",
     ),
     "other words": Weighed(
         {"x.py": GATE.replace("major == 10", "supported(10, 12)")},

@@ -128,7 +128,7 @@ def judge_file(effect: Effect, path: str, content: bytes) -> Finding:
             says = f"only {len(with_text)} of {len(hits)} definitions of {name} have {text!r}"
         return Finding(effect, holds, path, line, symbol.name, text, says)
     symbol = named[0]
-    says = f"{symbol.name or path} has no text like {effect.pattern!r}"
+    says = f"{symbol.name or path} has no text like `{effect.pattern}`"
     holds = effect.absent
     if _unread_inside(symbols, named):
         holds = None
@@ -141,7 +141,7 @@ def _search(effect: Effect, path: str, text: str) -> regex.Match[str] | None:
         return _compiled(effect.pattern).search(text, timeout=PATTERN_SECONDS)
     except TimeoutError:
         msg = (
-            f"Effect: the regular expression {effect.pattern!r} runs for more than "
+            f"Effect: the regular expression `{effect.pattern}` runs for more than "
             f"{PATTERN_SECONDS:g} s on {path}"
         )
         raise InputError(msg, hint="write it without nested repetitions") from None
