@@ -9,6 +9,7 @@ import pytest
 from tests.gitlab import Lab, Link, Script, Submodule, Thing
 
 from stackpatch.errors import FindingError, InputError, WaitingError
+from stackpatch.model.diff import Change
 from stackpatch.model.patch import parse_patch
 from stackpatch.series import worktree
 
@@ -42,6 +43,13 @@ def status(folder: Path) -> list[str]:
         ("git", "-C", folder, "status", "--porcelain", "-uall"), capture_output=True, check=True
     )
     return done.stdout.decode().splitlines()
+
+
+def commit(folder: Path) -> None:
+    """A commit of the person's own."""
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
+    words = (*who, "commit", "-q", "-a", "--allow-empty", "-m", "mine")
+    subprocess.run(("git", "-C", folder, *words), check=True)
 
 
 # --- making it --------------------------------------------------------------------------------
@@ -114,6 +122,71 @@ def test_files_that_come_and_go(lab: Lab, tmp_path: Path) -> None:
     taken = tree(lab, base | {"new": "upstream has one\n"})
     assert worktree.create(tmp_path / "x", lab.objects, taken, ours, "v2.0") == ("new",)
     assert (tmp_path / "x" / "new").read_text() == "upstream has one\n"
+
+
+IN_THE_WAY: dict[str, Thing] = {
+    "a link out": Link(b"../../outside"),
+    "a link to a folder": Link(b"other"),
+    "a file": "x\n",
+}
+
+
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_no_new_file_is_written_through_what_lies_in_its_way(
+    lab: Lab, tmp_path: Path, kind: str
+) -> None:
+    base: dict[str, Thing] = {"f": "1\n", "other/x": "x\n"}
+    ours = patch(lab, base, {**base, "f": "2\n", "d/new": "ours\n"})
+    new = tree(lab, {**base, "d": IN_THE_WAY[kind]})
+    (tmp_path / "outside").mkdir()
+    folder = tmp_path / "home" / "w"
+    assert worktree.create(folder, lab.objects, new, ours, "v2.0") == ("d/new",)
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert sorted(path.name for path in (folder / "other").iterdir()) == ["x"]
+    assert (folder / "f").read_text() == "2\n", "what has a place is in"
+    assert status(folder) == [" M f"]
+    (folder / "f").write_text("3\n")
+    commit(folder)
+    left = worktree.read(folder, lab.objects, new, ours)
+    assert left == tree(lab, {**base, "d": IN_THE_WAY[kind], "f": "3\n"})
+
+
+def test_a_renamed_file_does_not_take_the_place_of_upstreams_own(lab: Lab, tmp_path: Path) -> None:
+    ours = parse_patch("0001-x.patch", lab.mail({"f": BASE}, {"g": OURS}, "Move it", "-M"))
+    assert [file.change for file in ours.files] == [Change.RENAME]
+    new = tree(lab, {"f": BASE, "g": "upstream's\n"})
+    assert worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0") == ("g",)
+    assert status(tmp_path / "w") == []
+
+
+def test_a_file_in_which_upstream_wrote_more_is_not_removed(lab: Lab, tmp_path: Path) -> None:
+    base: dict[str, Thing] = {"f": BASE, "keep": "k\n"}
+    ours, new = patch(lab, base, {"keep": "k\n"}), tree(lab, {**base, "f": THEIRS})
+    assert worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0") == ("f",)
+    assert (tmp_path / "w" / "f").read_text() == THEIRS
+
+
+def test_links_and_modes_are_what_the_patch_makes_them(lab: Lab, tmp_path: Path) -> None:
+    base: dict[str, Thing] = {"f": BASE, "run": "x\n", "g": BASE}
+    made: dict[str, Thing] = {"run": Script(b"x\n"), "link": Link(b"g"), "new": Script(b"n\n")}
+    ours = patch(lab, base, {**base, **made, "f": OURS, "g": Script(OURS.encode())})
+    new = tree(lab, {**base, "f": THEIRS, "g": THEIRS})
+    assert worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0") == ("f", "g")
+    for name in ("f", "g"):
+        (tmp_path / "w" / name).write_text(OURS)
+    whole = {**made, "f": OURS, "g": Script(OURS.encode())}
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, whole)
+
+
+def test_a_merge_that_the_guards_refuse_is_not_put_in(lab: Lab, tmp_path: Path) -> None:
+    """Upstream has a definition like ours elsewhere: the merge is clean, and makes two of them."""
+    base = "x = 1\na = 1\nb = 1\n" + "".join(f"y{n} = 1\n" for n in range(20))
+    helper = "\n\ndef helper():\n    return 2\n\n\n"
+    ours = patch(lab, {"a.py": base}, {"a.py": base.replace("x = 1\n", "x = 2\n" + helper)})
+    theirs = base.replace("b = 1", "b = 2").replace("y9 = 1\n", helper + "y9 = 1\n")
+    new = tree(lab, {"a.py": theirs})
+    assert worktree.create(tmp_path / "w", lab.objects, new, ours, "v2.0") == ("a.py",)
+    assert (tmp_path / "w" / "a.py").read_text().count("def helper") == 1
 
 
 def test_made_anew_it_is_new(lab: Lab, tmp_path: Path) -> None:

@@ -150,25 +150,25 @@ def apply_patch(objects: Objects, tree: str, patch: Patch) -> PatchResult:
     applied: list[FileApplied] = []
     failures: list[Failure] = []
     changes: dict[str, Entry | None] = {}
-    room = _room(objects, tree, patch)
+    room = room_for(objects, tree, patch)
     for file in patch.files:
-        outcome = _apply_file(objects, tree, room, file)
+        outcome = apply_file(objects, tree, room, file)
         if isinstance(outcome, list):
             failures += outcome
         else:
             done, entries = outcome
             applied.append(done)
             changes.update(entries)
-    failures += _collisions(patch, changes)
+    failures += collisions(patch, changes)
     if failures:
         return PatchResult(patch, tree, failures=tuple(failures))
     return PatchResult(patch, objects.with_changes(tree, changes), tuple(applied), (), changes)
 
 
-_Outcome = tuple[FileApplied, dict[str, Entry | None]] | list[Failure]
+Outcome = tuple[FileApplied, dict[str, Entry | None]] | list[Failure]
 
 
-def _room(objects: Objects, tree: str, patch: Patch) -> str:
+def room_for(objects: Objects, tree: str, patch: Patch) -> str:
     """The tree without the files that the patch takes away: where its new files must find room.
 
     A file that becomes a folder, or a link, is a deletion and an addition in one patch.
@@ -186,7 +186,7 @@ def _room(objects: Objects, tree: str, patch: Patch) -> str:
     return objects.with_changes(tree, taken) if taken else tree
 
 
-def _collisions(patch: Patch, changes: Mapping[str, Entry | None]) -> list[Failure]:
+def collisions(patch: Patch, changes: Mapping[str, Entry | None]) -> list[Failure]:
     """Files of one patch that need a folder where another file of it is."""
     written = {path for path, entry in changes.items() if entry is not None}
     failures = []
@@ -200,7 +200,12 @@ def _collisions(patch: Patch, changes: Mapping[str, Entry | None]) -> list[Failu
     return failures
 
 
-def _apply_file(objects: Objects, tree: str, room: str, file: FilePatch) -> _Outcome:
+def apply_file(objects: Objects, tree: str, room: str, file: FilePatch) -> Outcome:
+    """One file of a patch: what was applied and what lies where then, or why it does not apply.
+
+    room: the tree in which a new file must find its place; see `room_for`.
+    """
+
     def refuse(reason: str, detail: str) -> list[Failure]:
         return [Failure(file.path, reason, detail, file.line)]
 
@@ -208,7 +213,7 @@ def _apply_file(objects: Objects, tree: str, room: str, file: FilePatch) -> _Out
         return refuse("binary", "binary patches are not applied; ship the file's source instead")
     for path, inside in ((file.old_path, tree), (file.new_path, room)):
         moves = path != file.old_path or inside is tree
-        if path is not None and moves and (blocked := _blocked(objects, inside, path)):
+        if path is not None and moves and (blocked := blocked_at(objects, inside, path)):
             return refuse("unsafe", blocked)
     old = objects.entry(tree, file.old_path) if file.old_path is not None else None
     if file.old_path is not None:
@@ -279,7 +284,7 @@ def _failure(file: FilePatch, refused: Refused) -> Failure:
     )
 
 
-def _blocked(objects: Objects, tree: str, path: str) -> str | None:
+def blocked_at(objects: Objects, tree: str, path: str) -> str | None:
     """Guard 5: a file or a link in the tree where the path needs a folder."""
     parts = path.split("/")
     for depth in range(1, len(parts)):

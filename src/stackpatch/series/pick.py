@@ -199,14 +199,15 @@ def _merge_files(objects: Objects, tree: str, patch: Patch) -> Mapping[str, Entr
     for file in patch.files:
         if file.change is not Change.MODIFY or file.binary:
             return f"{file.path}: a {file.change.value} is not merged"
-        merged = _merge_file(objects, tree, file)
+        merged = merge_file(objects, tree, file)
         if isinstance(merged, str):
             return merged
         changes[file.path] = merged
     return changes
 
 
-def _merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
+def merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
+    """One file that a patch changes, merged under every guard; or why it cannot be."""
     entry = objects.entry(tree, file.path)
     content = objects.read(tree, file.path)
     if entry is None or content is None:

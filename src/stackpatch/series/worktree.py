@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackpatch import proc
 from stackpatch.errors import FindingError, InputError, WaitingError
 from stackpatch.model.diff import Change, FilePatch
+from stackpatch.series.apply import apply_file, blocked_at, collisions, room_for
 from stackpatch.series.edits import patched, replace_at
+from stackpatch.series.pick import merge_file
 from stackpatch.series.placement import place_hunks
 from stackpatch.series.side import Side
-from stackpatch.sources.objects import SYMLINK, Entry
+from stackpatch.sources.objects import EXECUTABLE, REGULAR, SYMLINK, Entry
 from stackpatch.storage import directory_beside, write_atomically
 
 if TYPE_CHECKING:
@@ -48,16 +51,14 @@ def create(folder: Path, objects: Objects, tree: str, patch: Patch, onto: str) -
         alternates = scratch / ".git" / "objects" / "info" / "alternates"
         write_atomically(alternates, f"{(objects.path / 'objects').absolute()}\n".encode())
         write_atomically(scratch / ".git" / "info" / "attributes", _AS_STORED)
+        half = _half_in(objects, tree, patch, onto)
         commit = _git(scratch, "commit-tree", tree, "-m", f"upstream {onto}").strip()
         _git(scratch, "update-ref", "HEAD", commit)
-        _git(scratch, "read-tree", tree)
+        # git writes the files: links, modes and folders as in every other checkout.
+        _git(scratch, "read-tree", half.tree)
         _git(scratch, "checkout-index", "-a", "-f", "-q")
-        unmerged = [
-            file.path
-            for file in patch.files
-            if not _merge_in(scratch, objects, tree, file, onto, patch)
-        ]
-    return tuple(unmerged)
+        _git(scratch, "read-tree", tree)
+    return tuple(file.path for file in half.left)
 
 
 def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
@@ -71,8 +72,8 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
         raise InputError(msg, hint=hint, where=str(folder))
     _git(folder, "add", "-A")
     for file in patch.files:
-        if file.new_path is not None and (folder / file.new_path).exists():
-            _git(folder, "add", "-f", "--", file.new_path)
+        if file.new_path is not None and _is_file_of(folder, file.new_path):
+            _git(folder, "add", "-f", "--", f":(top,literal){file.new_path}")
     result = _git(folder, "write-tree").strip()
     raw = _git(
         folder, "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", tree, result
@@ -99,6 +100,13 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
     return objects.with_changes(tree, changes)
 
 
+def _is_file_of(folder: Path, path: str) -> bool:
+    """Whether a file or a link lies there, and not beyond a link."""
+    target = folder / path
+    above = (folder / part for part in Path(path).parents if part.name)
+    return (target.is_symlink() or target.is_file()) and not any(p.is_symlink() for p in above)
+
+
 def remove(folder: Path) -> None:
     """Remove the work tree; one that somebody removed already is fine."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -109,34 +117,72 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
-def _merge_in(
-    folder: Path, objects: Objects, tree: str, file: FilePatch, onto: str, patch: Patch
-) -> bool:
-    """Put one file's change in; False where something is left for the person."""
-    content = objects.read(tree, file.old_path) if file.old_path is not None else b""
-    target = folder / (file.new_path or file.path)
-    if content is None or file.binary:
-        return False
-    if file.change is Change.DELETE:
-        (folder / (file.old_path or "")).unlink(missing_ok=True)
-        return True
-    if file.change is Change.ADD and objects.entry(tree, file.path) is not None:
-        return False
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """A tree with a patch in as far as it goes, and the files that are left for the person."""
+
+    tree: str
+    left: tuple[FilePatch, ...]
+
+
+def _half_in(objects: Objects, tree: str, patch: Patch, onto: str) -> _Half:
+    """What applies or merges under every guard, whole files; of the others what is proven."""
+    half = _put_in(objects, tree, patch, onto, room_for(objects, tree, patch))
+    # Room that the patch makes is only there when all of it goes in.
+    return _put_in(objects, tree, patch, onto, tree) if half.left else half
+
+
+def _put_in(objects: Objects, tree: str, patch: Patch, onto: str, room: str) -> _Half:
+    changes: dict[str, Entry | None] = {}
+    left: list[FilePatch] = []
+    for file in patch.files:
+        applied = apply_file(objects, tree, room, file)
+        if not isinstance(applied, list):
+            changes |= applied[1]
+            continue
+        merges = file.change is Change.MODIFY and not file.binary
+        merged = merge_file(objects, tree, file) if merges else None
+        if isinstance(merged, Entry):
+            changes[file.path] = merged
+            continue
+        left.append(file)
+        changes |= _part_in(objects, tree, file, onto, patch.name)
+    in_the_way = {failure.path for failure in collisions(patch, changes)}
+    left += [file for file in patch.files if file.path in in_the_way and file not in left]
+    kept = {path: entry for path, entry in changes.items() if path not in in_the_way}
+    return _Half(objects.with_changes(tree, kept), tuple(left))
+
+
+def _part_in(
+    objects: Objects, tree: str, file: FilePatch, onto: str, name: str
+) -> dict[str, Entry | None]:
+    """What can be shown of a change that does not go in: nothing where something else lies."""
+    old, new = file.old_path, file.new_path
+    entry = objects.entry(tree, old) if old is not None else None
+    if (
+        file.binary
+        or old is None
+        or new is None
+        or entry is None
+        or entry.mode not in (REGULAR, EXECUTABLE)
+        or file.old_mode not in (None, REGULAR, EXECUTABLE)
+        or file.new_mode not in (None, REGULAR, EXECUTABLE)
+        or (new != old and (objects.entry(tree, new) or blocked_at(objects, tree, new)))
+    ):
+        return {}
+    before = Side(file.path, objects.blob(entry.id))
     blob = objects.find_blob(file.old_id) if file.old_id else None
-    before = Side(file.path, content)
-    known = blob is not None or file.change is Change.ADD
-    base = Side(file.path, objects.blob(blob) if blob is not None else b"") if known else None
+    base = Side(file.path, objects.blob(blob)) if blob is not None else None
     placed, refused = place_hunks(file.hunks, before, base)
-    if not refused or base is None:
-        result = replace_at(before.lines, [(p.hunk, p.start) for p in placed])
-        _write(target, result)
-        if file.change is Change.RENAME and file.old_path != file.new_path:
-            (folder / (file.old_path or "")).unlink(missing_ok=True)
-        return not refused
-    theirs = patched(file, base).content
-    merged, clean = _merge_file(content, base.content, theirs, onto, patch.name)
-    _write(target, merged)
-    return clean
+    content = replace_at(before.lines, [(p.hunk, p.start) for p in placed])
+    if refused and base is not None:
+        theirs = patched(file, base).content
+        merged, clean = _merge_file(before.content, base.content, theirs, onto, name)
+        # A clean merge that the guards refuse would put the change where it was not meant to go.
+        content = content if clean or not merged else merged
+    mode = file.new_mode if file.new_mode and entry.mode == file.old_mode else entry.mode
+    changes: dict[str, Entry | None] = {old: None} if file.change is Change.RENAME else {}
+    return changes | {new: Entry(mode, objects.write_blob(content))}
 
 
 def _merge_file(
@@ -155,8 +201,3 @@ def _merge_file(
             ("git", "merge-file", "-p", "--diff3", *named, *files), env=_GIT_ENV, check=False
         )
     return done.stdout, done.status == 0
-
-
-def _write(path: Path, content: bytes) -> None:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    write_atomically(path, content, mode=mode)
