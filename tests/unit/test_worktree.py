@@ -274,6 +274,21 @@ def test_a_link_that_leaves_the_tree_is_a_finding(lab: Lab, tmp_path: Path, targ
         worktree.read(tmp_path / "w", lab.objects, new, ours)
 
 
+def test_a_damaged_work_tree_does_not_stand_for_the_repository_around_it(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Without its HEAD, git would take the one that the recipes are in, and stage there."""
+    around = tmp_path / "around"
+    subprocess.run(("git", "init", "-q", around), check=True)
+    new, ours = ready(lab, around / "w")
+    (around / "w" / ".git" / "HEAD").unlink()
+    before = status(around)
+    with pytest.raises(InputError, match=r"repository of the work tree .* is gone") as caught:
+        worktree.read(around / "w", lab.objects, new, ours)
+    assert "take your files out" in (caught.value.hint or "")
+    assert status(around) == before
+
+
 @pytest.mark.parametrize("missing", ["everything", ".git"])
 def test_a_work_tree_that_is_gone(lab: Lab, tmp_path: Path, missing: str) -> None:
     new, ours = ready(lab, tmp_path / "w")

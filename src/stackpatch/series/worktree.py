@@ -47,7 +47,8 @@ def create(folder: Path, objects: Objects, tree: str, patch: Patch, onto: str) -
     stands between conflict markers. Returns the paths that hold markers or could not be merged.
     """
     with directory_beside(folder) as scratch:
-        _git(scratch, "init", "-q", "--template=")
+        # By its path: `-C` and a damaged `.git` would be somebody else's repository above.
+        proc.run(("git", "init", "-q", "--template=", scratch), env=_GIT_ENV)
         alternates = scratch / ".git" / "objects" / "info" / "alternates"
         write_atomically(alternates, f"{(objects.path / 'objects').absolute()}\n".encode())
         write_atomically(scratch / ".git" / "info" / "attributes", _AS_STORED)
@@ -66,10 +67,7 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
 
     Raises InputError when the work tree is gone, WaitingError while conflicts are unresolved.
     """
-    if not (folder / ".git").is_dir():
-        msg = f"the work tree {folder} is gone"
-        hint = "`--restart` makes it anew, `--abort` ends the rebase"
-        raise InputError(msg, hint=hint, where=str(folder))
+    _there(folder)
     _git(folder, "add", "-A")
     for file in patch.files:
         if file.new_path is not None and _is_file_of(folder, file.new_path):
@@ -100,6 +98,19 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
     return objects.with_changes(tree, changes)
 
 
+def _there(folder: Path) -> None:
+    """Refuse to look where the repository that we made is not: git would take one further up."""
+    if (folder / ".git" / "HEAD").is_file():
+        return
+    again = "the same --onto again makes it anew, --restart begins from the start, --abort ends it"
+    if folder.exists():
+        msg = f"the git repository of the work tree {folder} is gone"
+        again = f"take your files out of it and remove it; then {again}"
+    else:
+        msg = f"the work tree {folder} is gone"
+    raise InputError(msg, hint=again, where=str(folder))
+
+
 def _is_file_of(folder: Path, path: str) -> bool:
     """Whether a file or a link lies there, and not beyond a link."""
     target = folder / path
@@ -112,8 +123,12 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _git_words(folder: Path) -> tuple[str | Path, ...]:
+    return ("git", "-C", folder, "--git-dir=.git", "--work-tree=.")
+
+
 def _git(folder: Path, *words: str) -> str:
-    done = proc.run(("git", "-C", folder, *words), env=_GIT_ENV)
+    done = proc.run((*_git_words(folder), *words), env=_GIT_ENV)
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
