@@ -274,6 +274,50 @@ def test_a_link_that_leaves_the_tree_is_a_finding(lab: Lab, tmp_path: Path, targ
         worktree.read(tmp_path / "w", lab.objects, new, ours)
 
 
+PARTLY = {"f": BASE, "g": "1\n", "h": BASE}
+
+
+def partly(lab: Lab, folder: Path, **upstream: Thing) -> tuple[str, Patch]:
+    """A patch of `f`, which conflicts, and of `g` and `h`, where upstream has something else."""
+    ours = patch(lab, PARTLY, {"f": OURS, "g": "2\n", "h": OURS})
+    new = tree(lab, {"f": THEIRS, **upstream})
+    worktree.create(folder, lab.objects, new, ours, "v2.0")
+    (folder / "f").write_text("resolved\n")
+    return new, ours
+
+
+def test_a_file_without_markers_waits_until_something_is_done_about_it(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Else its change would be gone without a word: nothing in the file says that it is open."""
+    new, ours = partly(lab, tmp_path / "w", g="1\n", h=Link(b"g"))
+    with pytest.raises(WaitingError, match="nothing was done about h") as caught:
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+    assert "git commit --allow-empty" in (caught.value.hint or "")
+    (tmp_path / "w" / "h").unlink()
+    (tmp_path / "w" / "h").write_text(OURS)
+    expected = {"f": "resolved\n", "g": "2\n", "h": OURS}
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, expected)
+
+
+def test_a_commit_says_that_nothing_is_to_be_done(lab: Lab, tmp_path: Path) -> None:
+    new, ours = partly(lab, tmp_path / "w", g="1\n", h=Submodule())
+    with pytest.raises(WaitingError, match="nothing was done about h"):
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+    commit(tmp_path / "w")
+    expected: dict[str, Thing] = {"f": "resolved\n", "g": "2\n", "h": Submodule()}
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, expected)
+
+
+def test_a_file_that_is_gone_may_have_its_change_elsewhere(lab: Lab, tmp_path: Path) -> None:
+    new, ours = partly(lab, tmp_path / "w", g="1\n", moved=BASE)
+    with pytest.raises(WaitingError, match="nothing was done about h"):
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+    (tmp_path / "w" / "moved").write_text(OURS)
+    expected = {"f": "resolved\n", "g": "2\n", "moved": OURS}
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(lab, expected)
+
+
 def test_a_damaged_work_tree_does_not_stand_for_the_repository_around_it(
     lab: Lab, tmp_path: Path
 ) -> None:

@@ -95,7 +95,52 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
         msg = f"conflicts are left in {', '.join(sorted(unresolved))}"
         hint = "resolve what stands between <<<<<<< and >>>>>>>, then --continue"
         raise WaitingError(msg, hint=hint, where=str(folder))
-    return objects.with_changes(tree, changes)
+    left = objects.with_changes(tree, changes)
+    if undone := _undone(folder, objects, tree, patch, left):
+        msg = f"nothing was done about {', '.join(undone)}"
+        hint = (
+            "edit what the patch should change there; if nothing is to be changed, say so with "
+            "`git commit --allow-empty -a` in the work tree, or drop the patch with --skip"
+        )
+        raise WaitingError(msg, hint=hint, where=str(folder))
+    return left
+
+
+def _undone(
+    folder: Path, objects: Objects, tree: str, patch: Patch, result: str
+) -> tuple[str, ...]:
+    """What was left for the person without a marker in it, and is as it was left.
+
+    A commit of the person's own says that it is meant so. A file that upstream has no more may
+    have got its change in another place: then something beside the patch's own files is changed.
+    """
+    half = _half_in(objects, tree, patch, "")
+    same = [file for file in half.left if _same(objects, half.tree, result, file)]
+    if not same or _has_commit(folder):
+        return ()
+    changed = {path for path in _changed(folder, half.tree, result) if path not in patch.paths}
+    return tuple(
+        file.path
+        for file in same
+        if not changed or objects.read(tree, file.old_path or file.path) is not None
+    )
+
+
+def _same(objects: Objects, one: str, other: str, file: FilePatch) -> bool:
+    paths = {path for path in (file.old_path, file.new_path) if path is not None}
+    return all(objects.entry(one, path) == objects.entry(other, path) for path in paths)
+
+
+def _has_commit(folder: Path) -> bool:
+    """Whether HEAD is not the commit that we made, which has no parent."""
+    words = (*_git_words(folder), "rev-parse", "--verify", "-q", "HEAD^")
+    return proc.run(words, env=_GIT_ENV, check=False).status == 0
+
+
+def _changed(folder: Path, one: str, other: str) -> list[str]:
+    """The paths in which two trees differ, as git lists them."""
+    words = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", one, other)
+    return _git(folder, *words).split("\0")[:-1]
 
 
 def _there(folder: Path) -> None:
