@@ -147,6 +147,12 @@ class Project:
             f'    artefacts:\n      - {{file: {file}, sha256: "{digest}", bytes: {len(content)}}}\n'
         )
 
+    def commit(self) -> None:
+        """A commit of the person's own in the work tree of a conflict."""
+        who = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
+        words = (*who, "commit", "-q", "-a", "--allow-empty", "-m", "mine")
+        subprocess.run(("git", "-C", self.worktree, *words), check=True)
+
     def files(self) -> dict[str, bytes]:
         """Everything in recipes/ and patches/."""
         return {

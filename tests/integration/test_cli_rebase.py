@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
-from tests.upstreams import filler
+from tests.upstreams import filler, function
 
 from stackpatch.model.patch import parse_patch
 
@@ -192,6 +192,43 @@ def test_what_a_person_leaves_unreadable_is_told(project: Project) -> None:
     assert (ran.status, outcomes(ran.document)[1]) == (0, "resolved"), ran.err
     detail = ran.document["patches"][1]["detail"]
     assert detail.startswith("resolved by hand; b.py does not parse at line 11, upstream's did; ")
+
+
+def test_what_a_resolved_patch_lost_is_told(tmp_path: Path, index: Server) -> None:
+    """A file that upstream removed, and half of a change: else nobody would see it later."""
+    files = {"a.py": gate(STRICT, "one = 1\n\n\n"), "b.py": gate(STRICT)}
+    both = {"a.py": gate(RELAXED, "one = 2\n\n\n"), "b.py": gate(RELAXED)}
+    project = Project(tmp_path, index, files, ("Open both", both, "Upstream-Status: Pending"))
+    project.up.commit({"b.py": None}, "Drop b")
+    project.up.release("2.0", {"a.py": gate(REWORKED, "one = 1\n\n\n")})
+    assert rebase(project, "--onto", "git:v2.0").status == 4
+    (project.worktree / "a.py").write_text(gate(RELAXED, "one = 1\n\n\n"))
+    waits = rebase(project, "--continue")
+    assert waits.status == 4
+    assert "nothing was done about b.py" in waits.err
+    project.commit()
+    ran = rebase(project, "--continue", "--json")
+    assert ran.document["patches"][0]["detail"] == (
+        "resolved by hand; it no longer changes b.py; a.py: 4 changed lines before, 2 after"
+    )
+
+
+def test_a_change_that_a_person_puts_into_another_function_is_told(
+    tmp_path: Path, index: Server
+) -> None:
+    def gates(first: str, second: str) -> str:
+        return function("build", first) + filler(9) + function("other", second) + filler(9, "z")
+
+    files = {"a.py": gates(STRICT, STRICT)}
+    ours = ("Open build", {"a.py": gates(RELAXED, STRICT)}, "Upstream-Status: Pending")
+    project = Project(tmp_path, index, files, ours)
+    project.up.release("2.0", {"a.py": gates(REWORKED, STRICT)})
+    assert rebase(project, "--onto", "git:v2.0").status == 4
+    (project.worktree / "a.py").write_text(gates(REWORKED, RELAXED))
+    ran = rebase(project, "--continue", "--json")
+    assert ran.document["patches"][0]["detail"] == (
+        "resolved by hand; in a.py it changes other, which it did not before"
+    )
 
 
 def test_skip_drops_the_patch_from_the_new_series(project: Project) -> None:

@@ -223,7 +223,7 @@ def merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
     ours, result = Side(file.path, content), Side(file.path, merged)
     if broken := guard_result(file, ours, base, merged):
         return f"{file.path}: {broken[1]}"
-    strangers = _symbols_touched(ours, result) - _symbols_touched(base, theirs)
+    strangers = symbols_touched(ours, result) - symbols_touched(base, theirs)
     if strangers:
         return f"{file.path}: the merge would change {', '.join(sorted(strangers))}"
     if wrong := astray(base, theirs, ours, result):
@@ -236,7 +236,7 @@ def merge_file(objects: Objects, tree: str, file: FilePatch) -> Entry | str:
     return Entry(mode, objects.write_blob(merged))
 
 
-def _symbols_touched(before: Side, after: Side) -> set[str]:
+def symbols_touched(before: Side, after: Side) -> set[str]:
     """The symbols whose lines differ, by the same diff that git makes."""
     import pygit2
 

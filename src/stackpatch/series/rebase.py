@@ -13,19 +13,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from stackpatch.errors import InputError, WaitingError
-from stackpatch.model.patch import parse_patch
 from stackpatch.model.series import parse_series
 from stackpatch.model.verdict import Verdict, Word
 from stackpatch.series import worktree
 from stackpatch.series.apply import apply_series
-from stackpatch.series.effects import judge_all
 from stackpatch.series.export import remail
 from stackpatch.series.pick import Move, Outcome, Step, step, write
-from stackpatch.series.side import Side
+from stackpatch.series.resolution import resolution
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
@@ -155,13 +153,8 @@ class Rebase:
         if problem := gives_again(self._objects, state.tree, {patch.name: mail}, tree):
             msg = f"what the work tree holds cannot be written as a patch: {problem}"
             raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
-        told = (
-            "resolved by hand",
-            *_beside(patch, mail),
-            *_unparsed(self._objects, state.tree, tree, patch),
-            *_effects_missing(self._objects, tree, patch, state.origin),
-        )
-        detail = "; ".join(told)
+        told = resolution(self._objects, state.tree, tree, patch, mail, origin=state.origin)
+        detail = "; ".join(("resolved by hand", *told))
         resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
         return self._settle(state, resolved, covers=covers)
 
@@ -240,31 +233,6 @@ def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: s
         for failure in one.failures:
             return f"{one.patch.name}: {failure.path}: {failure.detail}"
     return None if result.tree == tree else "the tree that they give is another one"
-
-
-def _beside(patch: Patch, mail: bytes) -> Iterator[str]:
-    """Files that only the person changed: meant so, or what an editor left behind."""
-    more = sorted(set(parse_patch(patch.name, mail).paths) - set(patch.paths))
-    if more:
-        yield f"it changes {', '.join(more)} too"
-
-
-def _effects_missing(
-    objects: Objects, tree: str, patch: Patch, origin: str | None
-) -> Iterator[str]:
-    for finding in judge_all(objects, tree, patch, origin):
-        if finding.holds is not True:
-            yield f"edit its Effect, which does not hold now: {finding.effect}"
-            return
-
-
-def _unparsed(objects: Objects, before: str, after: str, patch: Patch) -> Iterator[str]:
-    """Files of the patch that the person left unreadable; told, as a grammar of ours may err."""
-    for path in patch.paths:
-        was, now = objects.read(before, path), objects.read(after, path)
-        if was is not None and now is not None and not Side(path, was).symbols.unread:
-            for first, _ in Side(path, now).symbols.unread[:1]:
-                yield f"{path} does not parse at line {first}, upstream's did"
 
 
 def _move_to_json(one: Move) -> dict[str, Any]:
