@@ -327,6 +327,20 @@ def test_what_cannot_be_a_patch_is_said_at_continue(project: Project) -> None:
     assert rebase(project, "--continue").status == 0
 
 
+def test_a_new_file_that_upstream_ignores_is_not_lost(project: Project) -> None:
+    project.up.commit({".gitignore": "*.inc\n"}, "Ignore what is generated")
+    conflict(project, "b")
+    resolve(project, "b")
+    (project.worktree / "table.inc").write_text("1, 2\n")
+    ran = rebase(project, "--continue")
+    assert ran.status == 4
+    assert "upstream's .gitignore would leave out table.inc" in ran.err
+    project.up.git("-C", str(project.worktree), "add", "-f", "table.inc")
+    ran = rebase(project, "--continue")
+    assert ran.status == 0, ran.err
+    assert "it changes table.inc too" in ran.out
+
+
 def test_the_rebase_under_way_need_not_be_named_by_its_release(project: Project) -> None:
     """The default is another release; what is under way is clear all the same."""
     project.up.release("2.0", {"readme": "two\n"})

@@ -353,6 +353,31 @@ def test_an_ignored_file_of_the_patch_counts(lab: Lab, tmp_path: Path) -> None:
     assert result == tree(lab, files | {"f": "2\n", "x.gen": "made\n"})
 
 
+def test_what_upstream_ignores_is_listed(lab: Lab, tmp_path: Path) -> None:
+    more: dict[str, Thing] = {".gitignore": "*.gen\nbuild/\n__pycache__/\n", "here.gen": "1\n"}
+    new, ours = ready(lab, tmp_path / "w", **more)
+    (tmp_path / "w" / "f").write_text("resolved\n")
+    for name in ("new.gen", "forced.gen", "build/deep/x", "__pycache__/x.pyc", "d/__pycache__/y"):
+        (tmp_path / "w" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "w" / name).write_text("x\n")
+    subprocess.run(("git", "-C", tmp_path / "w", "add", "-f", "forced.gen"), check=True)
+    result = worktree.read(tmp_path / "w", lab.objects, new, ours)
+    assert result == tree(lab, {**more, "f": "resolved\n", "forced.gen": "x\n"})
+    assert worktree.ignored(tmp_path / "w") == ("build/deep/x", "new.gen")
+
+
+@pytest.mark.parametrize(("place", "commits"), [("inner", False), ("inner", True), ("old", True)])
+def test_a_repository_inside_is_told(lab: Lab, tmp_path: Path, place: str, commits: bool) -> None:
+    new, ours = ready(lab, tmp_path / "w", old="a file\n")
+    (tmp_path / "w" / "f").write_text("resolved\n")
+    (tmp_path / "w" / "old").unlink()
+    subprocess.run(("git", "init", "-q", tmp_path / "w" / place), check=True)
+    if commits:
+        commit(tmp_path / "w" / place)
+    with pytest.raises(WaitingError, match=f"{place}/? is a git repository of its own"):
+        worktree.read(tmp_path / "w", lab.objects, new, ours)
+
+
 def test_a_commit_of_the_persons_own_counts_too(lab: Lab, tmp_path: Path) -> None:
     new, ours = ready(lab, tmp_path / "w")
     (tmp_path / "w" / "f").write_text("resolved\n")

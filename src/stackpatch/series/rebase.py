@@ -145,6 +145,14 @@ class Rebase:
         """Take the person's work tree as the waiting patch's result and go on."""
         patch = self._waiting(state)
         tree = worktree.read(self.worktree, self._objects, state.tree, patch)
+        if left_out := worktree.ignored(self.worktree):
+            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+            msg = f"upstream's .gitignore would leave out {', '.join(left_out[:5])}{more}"
+            hint = (
+                "in the work tree, `git add -f` what belongs to the patch and remove the rest "
+                "(`git clean -fdX` does that), then --continue"
+            )
+            raise WaitingError(msg, hint=hint, where=str(self.worktree))
         if tree == state.tree:
             msg = f"the work tree changes nothing, so nothing is left of {patch.name}"
             raise WaitingError(msg, hint="drop the patch with --skip", where=str(self.worktree))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from stackpatch.series.edits import patched, replace_at
 from stackpatch.series.pick import merge_file
 from stackpatch.series.placement import place_hunks
 from stackpatch.series.side import Side
-from stackpatch.sources.objects import EXECUTABLE, REGULAR, SYMLINK, Entry
+from stackpatch.sources.objects import EXECUTABLE, REGULAR, SUBMODULE, SYMLINK, Entry
 from stackpatch.storage import directory_beside, write_atomically
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _OPEN = tuple(f"{sign * 7} {label}".encode() for sign, label in zip("<|>", LABEL
 # Above the attributes of upstream's own: those would convert files that nobody touched, on their
 # way out or back in, and every such file would end up in the patch.
 _AS_STORED = b"* -text -filter -ident !working-tree-encoding\n"
+_BYPRODUCTS = re.compile(r"(^|/)(__pycache__|\.(pytest|mypy|ruff)_cache)/|\.py[co]$")
 _GIT_ENV = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_SYSTEM": "/dev/null",
@@ -68,6 +70,10 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
     Raises InputError when the work tree is gone, WaitingError while conflicts are unresolved.
     """
     _there(folder)
+    inner = [path for path in _listed(folder, "--exclude-standard") if path.endswith("/")]
+    if inner:
+        msg = f"{', '.join(inner)} is a git repository of its own, which no patch can hold"
+        raise WaitingError(msg, hint="move it out of the work tree, then --continue")
     _git(folder, "add", "-A")
     for file in patch.files:
         if file.new_path is not None and _is_file_of(folder, file.new_path):
@@ -84,6 +90,9 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
         if status.startswith("D"):
             changes[path] = None
             continue
+        if int(mode, 8) == SUBMODULE:
+            msg = f"{path} is a git repository of its own, which no patch can hold"
+            raise WaitingError(msg, hint="move it out of the work tree, then --continue")
         content = proc.run(("git", "-C", folder, "cat-file", "blob", blob), env=_GIT_ENV).stdout
         if any(line.startswith(_OPEN) for line in content.split(b"\n")):
             unresolved.append(path)
@@ -104,6 +113,22 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
         )
         raise WaitingError(msg, hint=hint, where=str(folder))
     return left
+
+
+def ignored(folder: Path) -> tuple[str, ...]:
+    """New files that upstream's own .gitignore keeps out of what `read` gives.
+
+    Without what tools leave of themselves when somebody tries the code.
+    """
+    # A new file of the patch is in the index since `read`. The person's own ignore file is their
+    # own word, and is not looked at.
+    left = _listed(folder, "-i", "--exclude-per-directory=.gitignore")
+    return tuple(path for path in left if not _BYPRODUCTS.search(path))
+
+
+def _listed(folder: Path, *words: str) -> list[str]:
+    """The paths that are not in the index, as `git ls-files` lists them."""
+    return _git(folder, "ls-files", "-o", "-z", *words).split("\0")[:-1]
 
 
 def _undone(
