@@ -181,6 +181,23 @@ def test_a_separator_in_the_message_is_not_taken_for_the_last(lab: Lab) -> None:
     assert parse_patch("p", mail).message == patch.message
 
 
+def test_what_people_note_below_the_line_stays(lab: Lab) -> None:
+    """git's place for words that are not to be in the commit; only its own summary goes."""
+    before: dict[str, Thing] = {"f": BODY, "gone": "1\n", "run": "x\n", "old": BODY}
+    after: dict[str, Thing] = {
+        "f": CHANGED, "come": "2\n", "run": Script(b"x\n"), "new": BODY, "name|with": "\n",
+    }  # fmt: skip
+    raw = lab.mail(before, after, MESSAGE, "-M")
+    notes = b"Measured on GB10:\n\n  | before | after |\n  | 2 ms | 1 ms |\n- 3 files, see #7\n"
+    noted = raw.replace(b"\n---\n", b"\n---\n" + notes + b"\n", 1)
+    patch = parse_patch("p", noted)
+    assert b"rename old => new" in noted
+    mail = remail(lab.objects, patch, tree(lab, before), tree(lab, after))
+    head = noted[: noted.index(b"\n---\n") + 5]
+    assert mail.startswith(head + notes + b"\ndiff --git ")
+    assert remail(lab.objects, parse_patch("p", mail), tree(lab, before), tree(lab, after)) == mail
+
+
 @pytest.mark.parametrize("renames", [True, False])
 def test_a_rename_stays_one_where_the_patch_had_one(lab: Lab, renames: bool) -> None:
     before: dict[str, Thing] = {"old": BODY}

@@ -1,6 +1,7 @@
 """A patch as a mail again, after it moved: its own words, a new diff.
 
-Everything above the diff stays byte for byte; only a stale diffstat goes. The diff is git's own,
+Everything above the diff stays byte for byte, what people noted below the `---` line too; only a
+stale diffstat goes. The diff is git's own,
 with settings that make it the same on every machine.
 """
 
@@ -36,6 +37,14 @@ _SETTINGS = (
     "diff.orderFile=/dev/null",
 )
 _NOBODYS_SETTINGS = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+# A line of git's own diffstat or summary.
+_STAT = re.compile(
+    rb" .*\| +(?:\d+(?: [+-]+)?|Bin(?: .*)?)|"
+    rb" \d+ files? changed(?:, \d+ [a-z]+\([+-]\))*|"
+    rb" (?:create|delete) mode \d{6} .*|"
+    rb" mode change \d{6} => \d{6} .*|"
+    rb" (?:rename|copy|rewrite) .*\(\d+%\)"
+)
 
 
 def remail(objects: Objects, patch: Patch, before: str, after: str) -> bytes:
@@ -79,11 +88,14 @@ class Mails:
 
 
 def _head(patch: Patch) -> bytes:
-    """What stands above the diff: without a diffstat, which would be the old one's."""
+    """What stands above the diff, notes below the `---` too; a diffstat would be the old one's."""
     start = _DIFF.search(patch.raw)
     head = patch.raw[: start.start()] if start else patch.raw
-    separators = list(_SEPARATOR.finditer(head))
-    return head[: separators[-1].end()] + b"\n" if separators else head
+    if separator := _SEPARATOR.search(head):
+        below = head[separator.end() :].split(b"\n")
+        noted = b"\n".join(line for line in below if not _STAT.fullmatch(line)).strip(b"\n")
+        head = head[: separator.end()] + (noted + b"\n\n" if noted else b"\n")
+    return head
 
 
 def diff(
