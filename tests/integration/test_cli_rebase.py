@@ -97,6 +97,23 @@ def test_a_clean_rebase_writes_series_and_release(project: Project) -> None:
     assert [one["offset"] for one in applied.document["patches"]] == [0, 0]
 
 
+def test_line_ends_of_recipe_and_series_are_kept(project: Project) -> None:
+    listing = project.patches / "v1.0" / "series"
+    for file in (project.recipe, listing):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    before = project.recipe.read_bytes()
+    project.up.release("2.0", {"readme": "two\n"})
+    assert rebase(project, "--onto", "git:v2.0").status == 0
+    after = project.recipe.read_bytes()
+    assert after.count(b"\n") == after.count(b"\r\n")
+    start = after.index(b'\r\n  - version: "2.0"')
+    assert before.startswith(after[:start])
+    assert before.endswith(after[after.index(b"archs:") :])
+    moved = (project.patches / "v2.0" / "series").read_bytes()
+    assert moved == b"# Moved from 1.0 to git:v2.0 by stackpatch rebase.\r\n" + listing.read_bytes()
+    assert project.run("lint").status == 0
+
+
 def test_the_new_release_can_be_rebased_again(project: Project) -> None:
     project.up.release("2.0", {"a.py": gate(STRICT, "new = 1\n\n\n")})
     project.up.release("3.0", {"a.py": gate(STRICT, "new = 1\nnewer = 1\n\n\n")})

@@ -87,6 +87,55 @@ def test_comments_stay_with_their_release() -> None:
     added_lines(text, edited)
 
 
+def test_a_comment_below_a_release_stays_with_it() -> None:
+    """Deeper than the dash it speaks of the release above, not of the new one."""
+    text = (
+        'releases:\n  - version: "1.0"\n    series: a\n    # no wheel for arm64\n\n'
+        '  # about 3.0\n  - version: "3.0"\n    series: b\n    # seen on GB10\n      # twice\n'
+        "# about archs\narchs: {}\n"
+    )
+    for version, above in (("2.0", "    # no wheel for arm64"), ("4.0", "      # twice")):
+        edited = add_release(text, new(version, artefacts=(), stamp=None), where="recipe")
+        lines = edited.splitlines()
+        at = lines.index(f'  - version: "{version}"')
+        assert [line for line in lines[:at] if line.strip()][-1] == above
+        added_lines(text, edited)
+    tight = 'releases:\n  - version: "1.0"\n    # mine\n  - version: "3.0"\n'
+    edited = add_release(tight, new("2.0", artefacts=(), stamp=None), where="recipe")
+    assert edited.startswith('releases:\n  - version: "1.0"\n    # mine\n  - version: "2.0"\n')
+
+
+@pytest.mark.parametrize("version", ["0.5", "2.0", "4.0"])
+def test_line_ends_of_the_recipe_are_kept(version: str) -> None:
+    text = 'releases:\n  - version: "1.0"\n    series: a\n\n  - version: "3.0"\n    series: b\n'
+    made = add_release(text, new(version), where="recipe")
+    dos = add_release(text.replace("\n", "\r\n"), new(version), where="recipe")
+    assert dos == made.replace("\n", "\r\n")
+    bare = 'releases:\r\n  - version: "1.0"\r\n    tag: v1.0'
+    assert set_series(bare, "1.0", "v1", where="r") == bare + "\r\n    series: v1\r\n"
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3])
+@pytest.mark.parametrize("indent", [0, 2, 4])
+def test_a_list_may_be_indented_as_one_likes(indent: int, gap: int) -> None:
+    left = " " * indent
+    text = f'releases:\n{left}-{" " * gap}version: "1.0"\n{left} {" " * gap}series: a\n'
+    edited = add_release(text, new("2.0"), where="recipe")
+    assert [r["version"] for r in yaml.safe_load(edited)["releases"]] == ["1.0", "2.0"]
+
+
+def test_an_edit_that_would_change_something_else_is_refused() -> None:
+    """A block of text that goes on below the comment that seems to end it."""
+    text = 'releases:\n- version: "1.0"\n- version: "3.0"\n  series: |\n    a\n\n    # b\n'
+    edited = add_release(text, new("2.0"), where="recipe")
+    assert [r["version"] for r in yaml.safe_load(edited)["releases"]] == ["1.0", "2.0", "3.0"]
+    end = add_release(text, new("4.0"), where="recipe")
+    assert yaml.safe_load(end)["releases"][1] == yaml.safe_load(text)["releases"][1]
+    alone = 'releases:\n  -\n    version: "1.0"\n  -\n    version: "3.0"\n'
+    with pytest.raises(InputError, match=r"2\.0 cannot be added as text"):
+        add_release(alone, new("2.0"), where="recipe")
+
+
 def test_a_pinned_release_without_a_series_gets_it() -> None:
     text = (RECIPES / "flashinfer.yaml").read_text()
     edited = add_release(text, new("0.7.2"), where="recipe")

@@ -84,7 +84,7 @@ def write(
     gap = b"" if not listing or listing.endswith(b"\n") else b"\n"
     listing += gap + (said + "".join(f"{one}\n" for one in new)).encode()
     path = work.collection.recipe_path(work.recipe.stack)
-    before = path.read_text("utf-8")
+    before = path.read_bytes().decode("utf-8")
     after = _recipe(work, origin, found, before, name if new else None, str(path))
     if not new and after == before:
         return None
@@ -152,7 +152,7 @@ def _finish(work: Workspace, place: Path) -> None:
         msg = "the journal of an import that was killed cannot be read"
         raise InputError(msg, hint="look at the series, then remove it", where=str(place))
     path = work.collection.recipe_path(work.recipe.stack)
-    if path.read_text("utf-8") not in journal["recipe"]:
+    if path.read_bytes().decode("utf-8") not in journal["recipe"]:
         msg = "an import was killed while it wrote, and the recipe was edited since"
         hint = f"put recipe and series right by hand, then remove {place}"
         raise InputError(msg, hint=hint, where=str(path))
@@ -184,7 +184,7 @@ def _undo(
 ) -> None:
     """Everything as it was, as far as the disk lets us."""
     with contextlib.suppress(Exception):
-        if recipe.read_text("utf-8") != before:
+        if recipe.read_bytes().decode("utf-8") != before:
             write_atomically(recipe, before.encode())
     with contextlib.suppress(Exception):
         if listing is not None and (folder / "series").read_bytes() != listing:

@@ -49,7 +49,7 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
             for file, raw in content.items():
                 write_atomically(scratch / file, raw)
     path = work.collection.recipe_path(work.recipe.stack)
-    text = path.read_text("utf-8")
+    text = path.read_bytes().decode("utf-8")  # its own line ends stay
     edited = add_release(text, _release(work, target, name), where=str(path))
     if edited != text:
         write_atomically(path, edited.encode())
@@ -71,10 +71,11 @@ def _listing(work: Workspace, state: State, kept: dict[str, bytes]) -> bytes:
     Its comments may speak of the old version, so the first line says where they come from.
     """
     old = work.collection.series_dir(work.recipe.stack, work.release)
-    lines = (old / "series").read_text("utf-8").splitlines(keepends=True) if old else []
+    lines = (old / "series").read_bytes().decode("utf-8").splitlines(keepends=True) if old else []
     dropped = {one.name for one in state.moves} - kept.keys()
     left = [line for line in lines if (line.split() or [""])[0] not in dropped]
-    moved = f"# Moved from {work.release.version} to {state.onto} by stackpatch rebase.\n"
+    end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
+    moved = f"# Moved from {work.release.version} to {state.onto} by stackpatch rebase.{end}"
     return "".join([moved, *left]).encode()
 
 

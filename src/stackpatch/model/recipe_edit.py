@@ -61,20 +61,53 @@ def add_release(text: str, release: NewRelease, *, where: str) -> str:
         if isinstance(known, yaml.ScalarNode) and _same(known.value, release.version):
             return _set_series(text, item, release.version, release.series, where=where)
     lines = text.splitlines(keepends=True)
-    indent = " " * (items[0].start_mark.column - 2)
+    dash = sequence.start_mark.column
+    end = _line_end(text)
+    block = [f"{line}{end}" for line in _block(release, " " * dash)]
     later = [item for item in items if _later(item, release.version)]
-    block = _block(release, indent)
     if later:
         at = later[0].start_mark.line
-        while at and lines[at - 1].lstrip().startswith("#"):
+        while at and _comment(lines[at - 1]) and not _comment(lines[at - 1], deeper_than=dash):
             at -= 1
-        lines[at:at] = [*block, "\n"]
+        lines[at:at] = [*block, end]
     else:
         at = _last_line(items[-1]) + 1
-        if lines[at - 1 : at] and not lines[at - 1].endswith("\n"):
-            lines[at - 1] += "\n"
-        lines[at:at] = ["\n", *block]
-    return "".join(lines)
+        while at < len(lines) and _comment(lines[at], deeper_than=dash):
+            at += 1
+        if lines[at - 1 : at] and not lines[at - 1].endswith(("\n", "\r")):
+            lines[at - 1] += end
+        lines[at:at] = [end, *block]
+    edited = "".join(lines)
+    _only_added(text, edited, release, where)
+    return edited
+
+
+def _comment(line: str, *, deeper_than: int = -1) -> bool:
+    """Whether the line is a comment, and indented by more columns than that."""
+    text = line.lstrip(" ")
+    return text.startswith("#") and len(line) - len(text) > deeper_than
+
+
+def _line_end(text: str) -> str:
+    """What the recipe's own lines end in."""
+    first = text.find("\n")
+    return "\r\n" if first > 0 and text[first - 1] == "\r" else "\n"
+
+
+def _only_added(text: str, edited: str, release: NewRelease, where: str) -> None:
+    """Hold the edit to what it promises. Raises InputError for a recipe that is written so that
+    it did something else."""
+    try:
+        before, after = yaml.safe_load(text), yaml.safe_load(edited)
+        added = [r for r in after["releases"] if r not in before["releases"]]
+        rest = [r for r in after["releases"] if r in before["releases"]]
+        versions = [one["version"] for one in added]
+        if versions == [release.version] and after | {"releases": rest} == before:
+            return
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        pass
+    msg = f"the recipe is written in a way in which {release.version} cannot be added as text"
+    raise InputError(msg, hint="write its `releases` as other recipes do", where=where)
 
 
 def set_series(text: str, version: str, series: str, *, where: str) -> str:
@@ -100,9 +133,10 @@ def set_fork(text: str, values: Mapping[str, str], *, where: str) -> str:
     Raises InputError where `fork` cannot be edited as text.
     """
     if _value(yaml.compose(text, Loader=yaml.SafeLoader), "fork") is None:
-        end = "" if text.endswith("\n") else "\n"
-        lines = "".join(f"  {key}: {_fork_value(value)}\n" for key, value in values.items())
-        return f"{text}{end}\nfork:\n{lines}"
+        new = _line_end(text)
+        end = "" if text.endswith("\n") else new
+        lines = "".join(f"  {key}: {_fork_value(value)}{new}" for key, value in values.items())
+        return f"{text}{end}{new}fork:{new}{lines}"
     for key, value in values.items():
         node = _value(yaml.compose(text, Loader=yaml.SafeLoader), "fork")
         if not isinstance(node, yaml.MappingNode) or not node.value:
@@ -121,9 +155,10 @@ def set_fork(text: str, values: Mapping[str, str], *, where: str) -> str:
         else:
             rows = text.splitlines(keepends=True)
             at = _last_line(node) + 1
+            end = _line_end(text)
             if not rows[at - 1].endswith("\n"):
-                rows[at - 1] += "\n"
-            rows.insert(at, f"{' ' * node.start_mark.column}{key}: {_fork_value(value)}\n")
+                rows[at - 1] += end
+            rows.insert(at, f"{' ' * node.start_mark.column}{key}: {_fork_value(value)}{end}")
             text = "".join(rows)
     return text
 
@@ -156,7 +191,10 @@ def _set_series(text: str, item: yaml.MappingNode, version: str, series: str, *,
         return text[:start] + _scalar(series) + text[end:]
     lines = text.splitlines(keepends=True)
     at = _last_line(item) + 1
-    lines.insert(at, f"{' ' * item.start_mark.column}series: {_scalar(series)}\n")
+    end = _line_end(text)
+    if not lines[at - 1].endswith(("\n", "\r")):
+        lines[at - 1] += end
+    lines.insert(at, f"{' ' * item.start_mark.column}series: {_scalar(series)}{end}")
     return "".join(lines)
 
 
@@ -188,7 +226,7 @@ def _block(release: NewRelease, indent: str) -> list[str]:
     if release.requires:
         lines.append(f"{inner}requires:")
         lines += [f"{inner}  {name}: {_quoted(version)}" for name, version in release.requires]
-    return [f"{line}\n" for line in lines]
+    return lines
 
 
 def _hex(digits: str) -> str:
