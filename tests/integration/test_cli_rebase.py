@@ -727,6 +727,26 @@ def test_a_folder_of_that_name_with_other_content_is_not_overwritten(project: Pr
     assert (project.patches / "v2.0" / "series").exists()
 
 
+@pytest.mark.parametrize("kind", ["a file", "a link to nothing"])
+def test_what_lies_in_place_of_the_new_folder_is_left_alone(project: Project, kind: str) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    place = project.patches / "v2.0"
+    if kind == "a file":
+        place.write_text("mine\n")
+    else:
+        place.symlink_to("nowhere")
+    ran = rebase(project, "--onto", "git:v2.0")
+    assert ran.status == 2
+    assert "is there already, and is no folder" in ran.err
+    assert place.is_symlink() or place.read_text() == "mine\n"
+    status = rebase(project, "--status", "--json")
+    assert (status.status, status.document["outcome"]) == (4, "stopped"), "it is not done"
+    assert "--continue" in status.document["error"]["hint"]
+    place.unlink()
+    assert rebase(project, "--continue").status == 0
+    assert (project.patches / "v2.0" / "series").exists()
+
+
 def test_unrelated_history_is_only_another_tree(project: Project) -> None:
     project.up.git("checkout", "-q", "--orphan", "fresh")
     project.up.release("2.0", {"a.py": gate(STRICT, "x = 1\n\n\n"), "b.py": gate(REWORKED)})
@@ -918,6 +938,7 @@ def test_a_kill_of_continue_keeps_what_the_person_did(project: Project, name: st
     conflict(project, "b")
     resolve(project, "b")
     killed(project, name, "--continue")
+    assert rebase(project, "--status", "--json").document["outcome"] in ("conflict", "stopped")
     ran = rebase(project, "--continue", "--json")
     assert ran.status == 0, ran.err
     assert outcomes(ran.document) == ["untouched", "resolved", "untouched"]

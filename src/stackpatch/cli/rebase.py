@@ -272,6 +272,7 @@ def _tell(
     series: Path | None = None,
 ) -> None:
     waiting = state.waiting
+    stopped = waiting is None and series is None and not dry  # by a kill, or before the end
     rows = [_row(one) for one in state.moves]
     rows += [
         {"name": patch.name, "outcome": "pending", "detail": "", "hunks": []}
@@ -281,7 +282,7 @@ def _tell(
         "stack": state.stack,
         "from": state.release,
         "onto": state.onto,
-        "outcome": "conflict" if waiting else "clean",
+        "outcome": "conflict" if waiting else "stopped" if stopped else "clean",
         "patches": rows,
         "series": None if series is None else str(series),
         "worktree": None if waiting is None or worktree is None else str(worktree),
@@ -304,6 +305,10 @@ def _tell(
         else:
             hint = f"edit {worktree}, then: stackpatch rebase {state.stack} --continue (or --skip)"
             failure = WaitingError(f"{waiting} needs a person", hint=hint)
+    elif stopped:
+        msg = "no patch waits, but the new series is not written"
+        hint = f"stackpatch rebase {state.stack} --continue goes on, --abort ends it"
+        failure = WaitingError(msg, hint=hint)
     elif series is not None:
         lines.append(f"  series     {series}")
     output.emit("rebase", document, lines, json=json, failure=failure)

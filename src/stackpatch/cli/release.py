@@ -39,6 +39,9 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
     content["series"] = _listing(work, state, content)
     sweep(folder.parent, folder.name)
     sweep(work.collection.recipes, f"{work.recipe.stack}.yaml")
+    if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+        msg = f"{folder} is there already, and is no folder"
+        raise InputError(msg, hint="remove it, then --continue", where=str(folder))
     if folder.exists():
         present = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
         if present != content:
