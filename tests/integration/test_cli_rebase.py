@@ -386,6 +386,29 @@ def test_a_series_edited_meanwhile_is_noticed(project: Project) -> None:
     assert rebase(project, "--restart").status == 4
 
 
+def test_a_patch_that_is_not_meant_for_the_version_needs_a_person(
+    tmp_path: Path, index: Server
+) -> None:
+    """It would go on as it is, into a series that lint refuses."""
+    patches = (open_gate("a", "Applies-To: <2.0"), open_gate("b", "Applies-To: >=1.0,<3"))
+    files = {"a.py": gate(STRICT), "b.py": gate(STRICT), "readme": "one\n"}
+    project = Project(tmp_path, index, files, *patches)
+    project.up.release("1.9", {"readme": "nearly two\n"})
+    assert rebase(project, "--onto", "git:v1.9").status == 0
+    project.up.release("2.0", {"readme": "two\n"})
+    dry = rebase(project, "--onto", "git:v2.0", "--dry-run", "--json")
+    assert (dry.status, outcomes(dry.document)) == (1, ["conflict", "pending"])
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert ran.status == 4
+    said = "its Applies-To (<2.0) leaves out 2.0"
+    assert ran.document["patches"][0]["detail"] == f"it goes on (untouched), but {said}"
+    assert (project.worktree / "a.py").read_text() == gate(RELAXED)
+    ran = rebase(project, "--continue", "--json")
+    assert (ran.status, outcomes(ran.document)) == (0, ["resolved", "untouched"])
+    assert ran.document["patches"][0]["detail"] == f"resolved by hand; edit it: {said}"
+    assert rebase(project, "--onto", "git:main", "--dry-run").status == 0, "no version, no range"
+
+
 # --- who did it -------------------------------------------------------------------------------
 
 

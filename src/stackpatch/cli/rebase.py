@@ -133,8 +133,8 @@ def _dry_run(work: Workspace, onto: str | None, report: Report) -> tuple[State, 
         (),
         origin=base.tree,
     )
-    covers = work.covers(target)
-    return advance(work.store.objects, state, work.series.patches, covers=covers), target
+    patches, covers = work.series.patches, work.covers(target)
+    return advance(work.store.objects, state, patches, covers=covers, to_stay=True), target
 
 
 def _refuse_home(work: Workspace, base: Stored, target: Stored) -> None:

@@ -80,6 +80,18 @@ class Step:
         """Whether the mail is still to be written."""
         return self.move.outcome in _REWRITTEN and self.move.mail is None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the patch is part of the moved series."""
+        return self.unwritten or self.move.mail is not None
+
+    def stopped(self, detail: str) -> Step:
+        """The same, but a person must decide."""
+        move = replace(
+            self.move, outcome=Outcome.CONFLICT, detail=detail, tree=self.before, mail=None
+        )
+        return replace(self, move=move)
+
 
 def move(
     objects: Objects,

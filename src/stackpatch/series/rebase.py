@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from stackpatch.errors import InputError, WaitingError
+from stackpatch.model.reference import version_number
 from stackpatch.model.series import parse_series
 from stackpatch.model.verdict import Verdict, Word
 from stackpatch.series import worktree
@@ -23,7 +24,7 @@ from stackpatch.series.resolution import resolution
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
@@ -130,7 +131,8 @@ class Rebase:
 
     def proceed(self, state: State, *, covers: Callable[[str], bool]) -> State:
         """Move the patches that are left; keeps the state where a patch stops it."""
-        state = advance(self._objects, state, self._series.patches, covers=covers)
+        patches = self._series.patches
+        state = advance(self._objects, state, patches, covers=covers, to_stay=True)
         if state.waiting is not None:
             self.reopen(state)
         self._keep(state)
@@ -162,7 +164,8 @@ class Rebase:
             msg = f"what the work tree holds cannot be written as a patch: {problem}"
             raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
         told = resolution(self._objects, state.tree, tree, patch, mail, origin=state.origin)
-        detail = "; ".join(("resolved by hand", *told))
+        range_ = [f"edit it: {said}" for said in (_not_meant(patch, state.onto),) if said]
+        detail = "; ".join(("resolved by hand", *told, *range_))
         resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
         return self._settle(state, resolved, covers=covers)
 
@@ -201,16 +204,23 @@ class Rebase:
 
 
 def advance(
-    objects: Objects, state: State, patches: Sequence[Patch], *, covers: Callable[[str], bool]
+    objects: Objects,
+    state: State,
+    patches: Sequence[Patch],
+    *,
+    covers: Callable[[str], bool],
+    to_stay: bool = False,
 ) -> State:
     """Move patches until the end or the first that stops. Changes nothing but the store.
 
     A state that waits stays as it is: nothing goes past a patch that needs a person.
+    to_stay: the result is to be a series of that version, so one whose `Applies-To` leaves the
+    version out stops too.
     """
     if state.waiting is not None:
         return state
     left = patches[len(state.moves) :]
-    moves = write(objects, _steps(objects, state, left, covers))
+    moves = write(objects, _steps(objects, state, left, covers, to_stay=to_stay))
     stopped = bool(moves) and moves[-1].outcome.stops
     return replace(
         state,
@@ -221,16 +231,31 @@ def advance(
 
 
 def _steps(
-    objects: Objects, state: State, patches: Sequence[Patch], covers: Callable[[str], bool]
+    objects: Objects,
+    state: State,
+    patches: Sequence[Patch],
+    covers: Callable[[str], bool],
+    *,
+    to_stay: bool,
 ) -> Iterator[Step]:
     """Each patch on the tree that the one before made, to the first that needs a person."""
     tree = state.tree
     for patch in patches:
         one = step(objects, tree, patch, origin=state.origin, covers=covers)
+        if to_stay and one.goes_on and (against := _not_meant(patch, state.onto)):
+            one = one.stopped(f"it goes on ({one.move.outcome.value}), but {against}")
         yield one
         if one.move.outcome.stops:
             return
         tree = one.move.tree
+
+
+def _not_meant(patch: Patch, onto: str) -> str | None:
+    """What the patch's own `Applies-To` has against a version; a branch is in no range."""
+    version = onto.partition(":")[2]
+    if patch.trailers.meant_for(version) is not False:
+        return None
+    return f"its Applies-To ({patch.trailers.applies_to}) leaves out {version_number(version)}"
 
 
 def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: str) -> str | None:
