@@ -400,13 +400,47 @@ def test_a_patch_that_is_not_meant_for_the_version_needs_a_person(
     assert (dry.status, outcomes(dry.document)) == (1, ["conflict", "pending"])
     ran = rebase(project, "--onto", "git:v2.0", "--json")
     assert ran.status == 4
-    said = "its Applies-To (<2.0) leaves out 2.0"
+    said = "its Applies-To (<2.0), which is to be edited, leaves out 2.0"
     assert ran.document["patches"][0]["detail"] == f"it goes on (untouched), but {said}"
     assert (project.worktree / "a.py").read_text() == gate(RELAXED)
     ran = rebase(project, "--continue", "--json")
     assert (ran.status, outcomes(ran.document)) == (0, ["resolved", "untouched"])
-    assert ran.document["patches"][0]["detail"] == f"resolved by hand; edit it: {said}"
+    assert ran.document["patches"][0]["detail"] == f"resolved by hand; {said}"
     assert rebase(project, "--onto", "git:main", "--dry-run").status == 0, "no version, no range"
+
+
+def test_a_patch_must_go_on_for_each_arch(tmp_path: Path, index: Server) -> None:
+    """Upstream brings two of our changes together: the one that is for all gets the other's line
+    into its context, and would not apply where that one is left out."""
+
+    def body(one: int, two: int, *between: int) -> str:
+        middle = [f"step_{number}(props)" for number in between]
+        return function("build", f"one = {one}", *middle, f"two = {two}") + filler(9)
+
+    pending = "Upstream-Status: Pending"
+    project = Project(
+        tmp_path,
+        index,
+        {"a.py": body(1, 1, *range(8)), "readme": "one\n"},
+        ("One", {"a.py": body(2, 1, *range(8))}, f"{pending}\nArch: sm120"),
+        ("Two", {"a.py": body(2, 2, *range(8))}, pending),
+    )
+    project.up.release("1.9", {"readme": "nearly two\n"})
+    assert rebase(project, "--onto", "git:v1.9").status == 0
+    project.up.release("2.0", {"a.py": body(1, 1, 0, 7)})
+    dry = rebase(project, "--onto", "git:v2.0", "--dry-run", "--json")
+    assert (dry.status, outcomes(dry.document)) == (1, ["changed", "conflict"])
+    assert dry.document["patches"][1]["detail"] == (
+        "it goes on (changed), but for sm121, which is without 0001-One.patch, it does not: "
+        "a.py: its old lines stand nowhere"
+    )
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert (ran.status, outcomes(ran.document)) == (4, ["changed", "conflict"])
+    ran = rebase(project, "--continue", "--json")
+    assert ran.document["patches"][1]["detail"].startswith("resolved by hand; for sm121, which is")
+    apply = ("apply", "demo@2.0", "--dry-run", "--arch")
+    assert project.run(*apply, "sm120").status == 0
+    assert project.run(*apply, "sm121").status == 1, "as it was told"
 
 
 # --- who did it -------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def _own_folder(folder: Path) -> None:
 def _rebase(work: Workspace, home: Path) -> Rebase:
     from stackpatch.series.rebase import Rebase
 
-    return Rebase(home, work.store.objects, work.series)
+    return Rebase(home, work.store.objects, work.series, tuple(work.recipe.archs))
 
 
 def _dry_run(work: Workspace, onto: str | None, report: Report) -> tuple[State, Stored]:
@@ -134,7 +134,8 @@ def _dry_run(work: Workspace, onto: str | None, report: Report) -> tuple[State, 
         origin=base.tree,
     )
     patches, covers = work.series.patches, work.covers(target)
-    return advance(work.store.objects, state, patches, covers=covers, to_stay=True), target
+    archs = tuple(work.recipe.archs)
+    return advance(work.store.objects, state, patches, covers=covers, archs=archs), target
 
 
 def _refuse_home(work: Workspace, base: Stored, target: Stored) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from stackpatch.errors import InputError, WaitingError
+from stackpatch.model.patch import parse_patch
 from stackpatch.model.reference import version_number
 from stackpatch.model.series import parse_series
 from stackpatch.model.verdict import Verdict, Word
@@ -21,10 +22,11 @@ from stackpatch.series.apply import apply_series
 from stackpatch.series.export import remail
 from stackpatch.series.pick import Move, Outcome, Step, step, write
 from stackpatch.series.resolution import resolution
+from stackpatch.series.variants import Variants
 from stackpatch.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stackpatch.model.patch import Patch
@@ -95,12 +97,16 @@ class State:
 class Rebase:
     """One stack's rebase in one folder: `state.json`, and `worktree/` while it waits."""
 
-    def __init__(self, folder: Path, objects: Objects, series: Series) -> None:
+    def __init__(
+        self, folder: Path, objects: Objects, series: Series, archs: Collection[str] = ()
+    ) -> None:
+        """archs: those of the recipe, for each of which the new series must apply."""
         self.folder = folder
         self.worktree = folder / "worktree"
         self._file = folder / "state.json"
         self._objects = objects
         self._series = series
+        self._archs = archs
 
     def state(self) -> State | None:
         """The state of a rebase under way, None when there is none."""
@@ -132,7 +138,7 @@ class Rebase:
     def proceed(self, state: State, *, covers: Callable[[str], bool]) -> State:
         """Move the patches that are left; keeps the state where a patch stops it."""
         patches = self._series.patches
-        state = advance(self._objects, state, patches, covers=covers, to_stay=True)
+        state = advance(self._objects, state, patches, covers=covers, archs=self._archs)
         if state.waiting is not None:
             self.reopen(state)
         self._keep(state)
@@ -164,8 +170,13 @@ class Rebase:
             msg = f"what the work tree holds cannot be written as a patch: {problem}"
             raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
         told = resolution(self._objects, state.tree, tree, patch, mail, origin=state.origin)
-        range_ = [f"edit it: {said}" for said in (_not_meant(patch, state.onto),) if said]
-        detail = "; ".join(("resolved by hand", *told, *range_))
+        against = (
+            _not_meant(patch, state.onto),
+            _variants(self._objects, state, self._series.patches, self._archs).add(
+                parse_patch(patch.name, mail)
+            ),
+        )
+        detail = "; ".join(("resolved by hand", *told, *(said for said in against if said)))
         resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
         return self._settle(state, resolved, covers=covers)
 
@@ -209,18 +220,19 @@ def advance(
     patches: Sequence[Patch],
     *,
     covers: Callable[[str], bool],
-    to_stay: bool = False,
+    archs: Collection[str] | None = None,
 ) -> State:
     """Move patches until the end or the first that stops. Changes nothing but the store.
 
     A state that waits stays as it is: nothing goes past a patch that needs a person.
-    to_stay: the result is to be a series of that version, so one whose `Applies-To` leaves the
-    version out stops too.
+    archs: the recipe's, where the result is to be a series of that version: then a patch stops too
+    whose `Applies-To` leaves the version out, or that would not apply for one of them.
     """
     if state.waiting is not None:
         return state
     left = patches[len(state.moves) :]
-    moves = write(objects, _steps(objects, state, left, covers, to_stay=to_stay))
+    variants = None if archs is None else _variants(objects, state, patches, archs)
+    moves = write(objects, _steps(objects, state, left, covers, variants))
     stopped = bool(moves) and moves[-1].outcome.stops
     return replace(
         state,
@@ -235,19 +247,35 @@ def _steps(
     state: State,
     patches: Sequence[Patch],
     covers: Callable[[str], bool],
-    *,
-    to_stay: bool,
+    variants: Variants | None,
 ) -> Iterator[Step]:
     """Each patch on the tree that the one before made, to the first that needs a person."""
     tree = state.tree
     for patch in patches:
         one = step(objects, tree, patch, origin=state.origin, covers=covers)
-        if to_stay and one.goes_on and (against := _not_meant(patch, state.onto)):
-            one = one.stopped(f"it goes on ({one.move.outcome.value}), but {against}")
+        if variants is not None and one.goes_on:
+            against = _not_meant(patch, state.onto)
+            if against is None and variants:  # they take the mail as it will be read
+                one = replace(one, move=write(objects, [one])[0])
+                against = variants.add(parse_patch(patch.name, one.move.mail or b""))
+            if against is not None:
+                one = one.stopped(f"it goes on ({one.move.outcome.value}), but {against}")
         yield one
         if one.move.outcome.stops:
             return
         tree = one.move.tree
+
+
+def _variants(
+    objects: Objects, state: State, patches: Sequence[Patch], archs: Collection[str]
+) -> Variants:
+    """What the arches have of the patches that moved so far."""
+    restricted = any(patch.trailers.archs is not None for patch in patches)
+    variants = Variants(objects, state.onto_tree, archs if restricted else ())
+    for one in state.moves:
+        if one.mail is not None:
+            variants.add(parse_patch(one.name, one.mail))
+    return variants
 
 
 def _not_meant(patch: Patch, onto: str) -> str | None:
@@ -255,7 +283,8 @@ def _not_meant(patch: Patch, onto: str) -> str | None:
     version = onto.partition(":")[2]
     if patch.trailers.meant_for(version) is not False:
         return None
-    return f"its Applies-To ({patch.trailers.applies_to}) leaves out {version_number(version)}"
+    meant = patch.trailers.applies_to
+    return f"its Applies-To ({meant}), which is to be edited, leaves out {version_number(version)}"
 
 
 def gives_again(objects: Objects, onto: str, mails: Mapping[str, bytes], tree: str) -> str | None:
