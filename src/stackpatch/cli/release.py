@@ -37,6 +37,10 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
         msg = f"the moved series would not apply as it was moved: {problem}"
         raise FindingError(msg, hint="nothing was written; please report it with the state file")
     content["series"] = _listing(work, state, content)
+    # Before the folder is made: a recipe that cannot take the release leaves nothing behind.
+    path = work.collection.recipe_path(work.recipe.stack)
+    text = path.read_bytes().decode("utf-8")  # its own line ends stay
+    edited = add_release(text, _release(work, target, name), where=str(path))
     sweep(folder.parent, folder.name)
     sweep(work.collection.recipes, f"{work.recipe.stack}.yaml")
     if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
@@ -51,9 +55,6 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
         with directory_beside(folder) as scratch:
             for file, raw in content.items():
                 write_atomically(scratch / file, raw)
-    path = work.collection.recipe_path(work.recipe.stack)
-    text = path.read_bytes().decode("utf-8")  # its own line ends stay
-    edited = add_release(text, _release(work, target, name), where=str(path))
     if edited != text:
         write_atomically(path, edited.encode())
     return folder
