@@ -16,6 +16,7 @@ from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
 from tests.upstreams import filler, function
 
 from stackpatch.model.patch import parse_patch
+from stackpatch.storage import cache_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,6 +385,55 @@ def test_a_series_edited_meanwhile_is_noticed(project: Project) -> None:
     assert ran.status == 2
     assert "changed since the rebase began" in ran.err
     assert rebase(project, "--restart").status == 4
+    path.rename(path.with_name("0003-other.patch"))
+    listing = path.parent / "series"
+    listing.write_text(listing.read_text().replace(path.name, "0003-other.patch"))
+    for step in ("--status", "--continue", "--skip"):
+        ran = rebase(project, step)
+        assert ran.status == 2
+        assert "changed since the rebase began" in ran.err
+    listing.unlink()
+    assert rebase(project, "--status").status == 2
+    assert rebase(project, "--abort").status == 0, "it needs no series"
+    assert not project.home.exists()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("step", ["--status", "--skip", "--onto", None])
+def test_a_source_store_that_is_cleared_meanwhile_is_filled_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, step: str | None, moved: bool
+) -> None:
+    project.up.commit({f"{name}.py": gate(STRICT, "x = 1\n\n\n") for name in "ac"}, "Move")
+    conflict(project, "b")
+    resolve(project, "b")
+    if moved:
+        monkeypatch.setenv("STACKPATCH_CACHE_DIR", str(project.folder / "other-cache"))
+    else:
+        shutil.rmtree(cache_root())
+    if step is not None:
+        words = (step, "git:v2.0") if step == "--onto" else (step,)
+        assert rebase(project, *words).status == (0 if step == "--skip" else 4)
+    if step != "--skip":
+        ran = rebase(project, "--continue", "--json")
+        assert (ran.status, outcomes(ran.document)) == (0, ["moved", "resolved", "moved"]), ran.err
+    assert project.run("lint").status == 0
+
+
+def test_a_recipe_that_cannot_take_the_release_any_more_leaves_nothing(project: Project) -> None:
+    conflict(project, "b")
+    resolve(project, "b")
+    text = project.recipe.read_text()
+    release = text[text.index("  - version:") : text.index("archs:")]
+    taken = release.replace("1.0", "2.0").replace("series: v2.0", "series: v1.0")
+    taken = taken.replace(project.up.versions[0].commit, project.up.versions[1].commit)
+    project.recipe.write_text(text.replace("archs:", f"{taken}archs:"))
+    before = project.files()
+    ran = rebase(project, "--continue")
+    assert ran.status == 2
+    assert "2.0 already has the series v1.0" in ran.err
+    assert project.files() == before
+    project.recipe.write_text(text)
+    assert rebase(project, "--continue").status == 0
 
 
 def test_a_patch_that_is_not_meant_for_the_version_needs_a_person(
@@ -928,7 +978,7 @@ KILLS = {
     "state being written": ("stackpatch.series.rebase", "write_atomically", "before", 1),
     "state written": ("stackpatch.series.rebase", "write_atomically", "after", 1),
     "series being written": ("stackpatch.cli.release", "write_atomically", "before", 2),
-    "series written": ("stackpatch.cli.release", "add_release", "before", 1),
+    "series written": ("stackpatch.cli.release", "write_atomically", "before", 5),
     "recipe being written": ("stackpatch.storage", "os.replace", "recipe", 1),
     "recipe written": ("stackpatch.series.rebase", "shutil.rmtree", "before", 1),
 }

@@ -151,9 +151,11 @@ def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool
     base = work.base(report, like=target)
     _refuse_home(work, base, target)
     rebase = _rebase(work, home)
-    if _same_rebase(work, rebase.state(), target):
+    state = rebase.state()
+    if state is not None and _same_rebase(work, state, target):
         # The same command again, after a kill or for another look: it goes on where it stands.
-        _proceed(work, rebase, target, json=json)
+        _restore(work, rebase, state, base)
+        _proceed(work, rebase, state, target, json=json)
         return
     _check_free(work, target)
     work.on_base(base)
@@ -168,21 +170,23 @@ def _begin(work: Workspace, home: Path, onto: str, report: Report, *, json: bool
     _settle(work, rebase, state, target, json=json)
 
 
-def _same_rebase(work: Workspace, state: State | None, target: Stored) -> bool:
+def _restore(work: Workspace, rebase: Rebase, state: State, base: Stored) -> None:
+    """What an earlier run put into the store, where the store was cleared since."""
+    rebase.restore(state)
+    work.on_base(base)
+
+
+def _same_rebase(work: Workspace, state: State, target: Stored) -> bool:
     return (
-        state is not None
-        and state.release == work.release.version
+        state.release == work.release.version
         and state.series == work.series.digest
         and state.onto == target.label
         and state.onto_tree == target.tree
     )
 
 
-def _proceed(work: Workspace, rebase: Rebase, target: Stored, *, json: bool) -> None:
+def _proceed(work: Workspace, rebase: Rebase, state: State, target: Stored, *, json: bool) -> None:
     """Go on with a rebase that was killed; one that waits for a person waits on."""
-    state = rebase.state()
-    if state is None:
-        return
     if state.waiting is None:
         state = rebase.proceed(state, covers=work.covers(target))
     elif not rebase.worktree.exists():
@@ -196,14 +200,16 @@ def _go_on(
     """Do a step of the rebase under way. named: whether the person said of which release."""
     from stackpatch.model.reference import VersionRef
 
-    rebase = _rebase(work, home)
-    if step is _Step.ABORT:
+    if step is _Step.ABORT:  # needs neither series nor store: it must always be possible
+        from stackpatch.series.rebase import forget
+
         under_way = home.exists()
-        rebase.forget()
+        forget(home)
         text = "the rebase is gone; recipes and patches are as they were"
         document = {"stack": work.recipe.stack, "outcome": "aborted", "patches": []}
         output.emit("rebase", document, text if under_way else "no rebase was under way", json=json)
         return
+    rebase = _rebase(work, home)
     state = rebase.state()
     if state is None:
         msg = f"no rebase of {work.recipe.stack} is under way"
@@ -220,6 +226,8 @@ def _go_on(
     if target.tree != state.onto_tree and step is not _Step.RESTART:
         msg = f"{state.onto} is not what it was when the rebase began"
         raise FindingError(msg, hint="--restart begins anew, --abort ends it")
+    if step is not _Step.RESTART:
+        _restore(work, rebase, state, work.base(report, like=target))
     covers = work.covers(target)
     match step:
         case _Step.STATUS:

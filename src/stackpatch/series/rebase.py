@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stackpatch.sources.objects import Objects
 
 _SCHEMA = "stackpatch.rebase-state/1"
+_STATE = "state.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Rebase:
         """archs: those of the recipe, for each of which the new series must apply."""
         self.folder = folder
         self.worktree = folder / "worktree"
-        self._file = folder / "state.json"
+        self._file = folder / _STATE
         self._objects = objects
         self._series = series
         self._archs = archs
@@ -114,6 +115,19 @@ class Rebase:
             return State.from_json(self._file.read_bytes(), str(self._file))
         except FileNotFoundError:
             return None
+
+    def restore(self, state: State) -> None:
+        """See that the store has what the state speaks of: it may have been cleared meanwhile.
+
+        Raises InputError where the series changed, or the trees cannot be made again.
+        """
+        self._same_series(state)
+        if self._objects.has(state.tree):
+            return
+        mails = {one.name: one.mail for one in state.moves if one.mail is not None}
+        if problem := gives_again(self._objects, state.onto_tree, mails, state.tree):
+            msg = f"the source store lost what the rebase had made: {problem}"
+            raise InputError(msg, hint="--restart begins anew, --abort ends it")
 
     def start(
         self,
@@ -188,8 +202,7 @@ class Rebase:
 
     def forget(self) -> None:
         """Remove the state and the work tree."""
-        self._file.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        forget(self.folder)
 
     def _settle(self, state: State, settled: Move, *, covers: Callable[[str], bool]) -> State:
         moves = (*state.moves[:-1], settled)
@@ -198,10 +211,13 @@ class Rebase:
         worktree.remove(self.worktree)
         return self.proceed(state, covers=covers)
 
-    def _waiting(self, state: State) -> Patch:
+    def _same_series(self, state: State) -> None:
         if state.series != self._series.digest:
             msg = f"the series of {state.stack} changed since the rebase began"
             raise InputError(msg, hint="--restart begins anew, --abort ends it")
+
+    def _waiting(self, state: State) -> Patch:
+        self._same_series(state)
         if state.waiting is None:
             msg = "no patch is waiting"
             raise InputError(msg, hint="--status shows where the rebase stands")
@@ -212,6 +228,12 @@ class Rebase:
 
     def _keep(self, state: State) -> None:
         write_atomically(self._file, state.to_json())
+
+
+def forget(folder: Path) -> None:
+    """Remove a rebase's folder, whatever is in it. The state goes first: without it, none is."""
+    (folder / _STATE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def advance(

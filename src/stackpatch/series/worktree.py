@@ -51,8 +51,7 @@ def create(folder: Path, objects: Objects, tree: str, patch: Patch, onto: str) -
     with directory_beside(folder) as scratch:
         # By its path: `-C` and a damaged `.git` would be somebody else's repository above.
         proc.run(("git", "init", "-q", "--template=", scratch), env=_GIT_ENV)
-        alternates = scratch / ".git" / "objects" / "info" / "alternates"
-        write_atomically(alternates, f"{(objects.path / 'objects').absolute()}\n".encode())
+        _borrow(scratch, objects)
         write_atomically(scratch / ".git" / "info" / "attributes", _AS_STORED)
         half = _half_in(objects, tree, patch, onto)
         commit = _git(scratch, "commit-tree", tree, "-m", f"upstream {onto}").strip()
@@ -70,6 +69,7 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
     Raises InputError when the work tree is gone, WaitingError while conflicts are unresolved.
     """
     _there(folder)
+    _borrow(folder, objects)
     inner = [path for path in _listed(folder, "--exclude-standard") if path.endswith("/")]
     if inner:
         msg = f"{', '.join(inner)} is a git repository of its own, which no patch can hold"
@@ -129,6 +129,15 @@ def ignored(folder: Path) -> tuple[str, ...]:
 def _listed(folder: Path, *words: str) -> list[str]:
     """The paths that are not in the index, as `git ls-files` lists them."""
     return _git(folder, "ls-files", "-o", "-z", *words).split("\0")[:-1]
+
+
+def _borrow(folder: Path, objects: Objects) -> None:
+    """Let the work tree's repository read the store's objects, wherever the store is now."""
+    alternates = folder / ".git" / "objects" / "info" / "alternates"
+    content = f"{(objects.path / 'objects').absolute()}\n".encode()
+    present = alternates.read_bytes() if alternates.exists() else b""
+    if content not in present:
+        write_atomically(alternates, content + present)
 
 
 def _undone(
