@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from tests.projects import RELAXED, REWORKED, STRICT, Project, gate, open_gate
 from tests.upstreams import filler, function
 
 from stackpatch.model.patch import parse_patch
-from stackpatch.storage import cache_root
+from stackpatch.storage import cache_root, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -1035,6 +1036,36 @@ def test_a_kill_on_the_way_to_a_conflict_costs_nothing(project: Project, name: s
     assert ran.status == 4, ran.err
     assert outcomes(ran.document) == ["untouched", "conflict", "pending"]
     resolve(project, "b")
+    assert rebase(project, "--continue").status == 0
+    whole(project)
+
+
+def test_an_abort_after_a_kill_names_the_folder_that_is_left(project: Project) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    killed(project, "series written", "--onto", "git:v2.0")
+    assert (project.patches / "v2.0").exists()
+    ran = rebase(project, "--abort")
+    assert ran.status == 0
+    assert f"no release names {project.patches / 'v2.0'}: look at it" in ran.out
+    assert not project.home.exists()
+
+
+def test_a_recipe_that_cannot_be_written_leaves_no_series(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.up.release("2.0", {"readme": "two\n"})
+    before = project.files()
+
+    def full(path: Path, content: bytes, **more: int) -> None:
+        if path.name == "demo.yaml":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, content, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("stackpatch.cli.release.write_atomically", full)
+        assert rebase(project, "--onto", "git:v2.0").status == 3
+    assert project.files() == before
+    assert not (project.patches / "v2.0").exists()
     assert rebase(project, "--continue").status == 0
     whole(project)
 

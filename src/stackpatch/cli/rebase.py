@@ -200,14 +200,8 @@ def _go_on(
     """Do a step of the rebase under way. named: whether the person said of which release."""
     from stackpatch.model.reference import VersionRef
 
-    if step is _Step.ABORT:  # needs neither series nor store: it must always be possible
-        from stackpatch.series.rebase import forget
-
-        under_way = home.exists()
-        forget(home)
-        text = "the rebase is gone; recipes and patches are as they were"
-        document = {"stack": work.recipe.stack, "outcome": "aborted", "patches": []}
-        output.emit("rebase", document, text if under_way else "no rebase was under way", json=json)
+    if step is _Step.ABORT:
+        _abort(work, home, json=json)
         return
     rebase = _rebase(work, home)
     state = rebase.state()
@@ -244,6 +238,25 @@ def _go_on(
         case _Step.SKIP:
             state = rebase.skip(state, covers=covers)
             _settle(work, rebase, state, target, json=json)
+
+
+def _abort(work: Workspace, home: Path, *, json: bool) -> None:
+    """End it. That needs neither series nor store nor a readable state: it is always possible."""
+    from stackpatch.cli.release import left_behind
+    from stackpatch.series.rebase import State, forget
+
+    text = "no rebase was under way"
+    if home.exists():
+        text = "the rebase is gone; recipes and patches are as they were"
+        try:
+            onto = State.from_json((home / "state.json").read_bytes(), "").onto
+        except (OSError, InputError):
+            onto = ""
+        if (left := left_behind(work, onto)) is not None:
+            text = f"the rebase is gone; no release names {left}: look at it, then remove it"
+    forget(home)
+    document = {"stack": work.recipe.stack, "outcome": "aborted", "patches": []}
+    output.emit("rebase", document, text, json=json)
 
 
 def _check_free(work: Workspace, target: Stored) -> None:

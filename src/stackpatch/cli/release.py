@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,29 @@ def write_release(work: Workspace, state: State, target: Stored) -> Path:
         if present != content:
             msg = f"{folder} is there already, with another series"
             raise InputError(msg, hint="remove it, then --continue", where=str(folder))
+        made = False
     else:
         with directory_beside(folder) as scratch:
             for file, raw in content.items():
                 write_atomically(scratch / file, raw)
+        made = True
     if edited != text:
-        write_atomically(path, edited.encode())
+        try:
+            write_atomically(path, edited.encode())
+        except BaseException:
+            if made:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     return folder
+
+
+def left_behind(work: Workspace, onto: str) -> Path | None:
+    """The series folder that a kill just before the end left: no release names it."""
+    number = version_number(onto.partition(":")[2])
+    if number is None or any(one.series == f"v{number}" for one in work.recipe.releases):
+        return None
+    folder = work.collection.patches / work.recipe.stack / f"v{number}"
+    return folder if folder.exists() else None
 
 
 def release_number(target: Stored) -> str:
