@@ -855,6 +855,16 @@ def test_what_lies_in_place_of_the_new_folder_is_left_alone(project: Project, ki
     assert (project.patches / "v2.0" / "series").exists()
 
 
+def test_a_version_with_the_same_files_is_another_release(project: Project) -> None:
+    project.up.release("1.0.post1", {})
+    ran = rebase(project, "--onto", "git:v1.0.post1", "--json")
+    assert (ran.status, outcomes(ran.document)) == (0, ["untouched"] * 3)
+    assert (project.patches / "v1.0.post1" / "series").exists()
+    assert project.run("lint").status == 0
+    again = rebase(project, "--onto", "git:v1.0", "--dry-run")
+    assert (again.status, "is on git:1.0 already" in again.err) == (2, True)
+
+
 def test_unrelated_history_is_only_another_tree(project: Project) -> None:
     project.up.git("checkout", "-q", "--orphan", "fresh")
     project.up.release("2.0", {"a.py": gate(STRICT, "x = 1\n\n\n"), "b.py": gate(REWORKED)})

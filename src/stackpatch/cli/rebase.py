@@ -139,7 +139,13 @@ def _dry_run(work: Workspace, onto: str | None, report: Report) -> tuple[State, 
 
 
 def _refuse_home(work: Workspace, base: Stored, target: Stored) -> None:
-    if target.tree == base.tree:
+    """A series stays where it is. Another version with the same tree is another release."""
+    from stackpatch.model.reference import version_number
+
+    if target.tree == base.tree and version_number(target.version) in (
+        None,
+        version_number(base.version),
+    ):
         msg = f"{work.recipe.stack} {work.release.version} is on {target.label} already"
         raise InputError(msg, hint="name another version with --onto")
 
