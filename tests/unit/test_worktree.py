@@ -353,6 +353,17 @@ def test_an_ignored_file_of_the_patch_counts(lab: Lab, tmp_path: Path) -> None:
     assert result == tree(lab, files | {"f": "2\n", "x.gen": "made\n"})
 
 
+def test_a_missing_folder_of_a_submodule_is_no_change(lab: Lab, tmp_path: Path) -> None:
+    """It is empty, and who cleans up may take it for nothing."""
+    more: dict[str, Thing] = {"third/party": Submodule()}
+    new, ours = ready(lab, tmp_path / "w", **more)
+    (tmp_path / "w" / "f").write_text("resolved\n")
+    (tmp_path / "w" / "third" / "party").rmdir()
+    assert worktree.read(tmp_path / "w", lab.objects, new, ours) == tree(
+        lab, {**more, "f": "resolved\n"}
+    )
+
+
 def test_what_upstream_ignores_is_listed(lab: Lab, tmp_path: Path) -> None:
     more: dict[str, Thing] = {".gitignore": "*.gen\nbuild/\n__pycache__/\n", "here.gen": "1\n"}
     new, ours = ready(lab, tmp_path / "w", **more)

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from stackpatch.errors import InputError, WaitingError
+from stackpatch.errors import InputError, Problems, WaitingError
 from stackpatch.model.patch import parse_patch
 from stackpatch.model.reference import version_number
 from stackpatch.model.series import parse_series
@@ -180,7 +180,7 @@ class Rebase:
             raise WaitingError(msg, hint="drop the patch with --skip", where=str(self.worktree))
         stopped = state.moves[-1]
         mail = remail(self._objects, patch, state.tree, tree)
-        if problem := gives_again(self._objects, state.tree, {patch.name: mail}, tree):
+        if problem := self._unwritable(state, patch, mail, tree):
             msg = f"what the work tree holds cannot be written as a patch: {problem}"
             raise WaitingError(msg, hint="undo that part, then --continue", where=str(self.folder))
         told = resolution(self._objects, state.tree, tree, patch, mail, origin=state.origin)
@@ -193,6 +193,12 @@ class Rebase:
         detail = "; ".join(("resolved by hand", *told, *(said for said in against if said)))
         resolved = replace(stopped, outcome=Outcome.RESOLVED, detail=detail, tree=tree, mail=mail)
         return self._settle(state, resolved, covers=covers)
+
+    def _unwritable(self, state: State, patch: Patch, mail: bytes, tree: str) -> str | None:
+        try:
+            return gives_again(self._objects, state.tree, {patch.name: mail}, tree)
+        except Problems as error:  # what no patch may do: lint would refuse it
+            return error.problems[0].partition(": ")[2]
 
     def skip(self, state: State, *, covers: Callable[[str], bool]) -> State:
         """Drop the waiting patch and go on."""

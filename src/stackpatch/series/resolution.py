@@ -34,6 +34,7 @@ def resolution(
     now = parse_patch(patch.name, mail)
     return (
         *_beside(patch, now),
+        *_deletes(patch, now),
         *_less(patch, now),
         *_elsewhere(objects, before, after, patch),
         *_unparsed(objects, before, after, patch),
@@ -46,6 +47,15 @@ def _beside(patch: Patch, now: Patch) -> Iterator[str]:
     more = sorted(set(now.paths) - set(patch.paths))
     if more:
         yield f"it changes {', '.join(more)} too"
+
+
+def _deletes(patch: Patch, now: Patch) -> Iterator[str]:
+    """Files that are gone: another thing than a file that is as upstream has it."""
+    before = {file.old_path for file in patch.files if file.new_path is None}
+    made = {file.new_path for file in now.files}
+    gone = {file.old_path for file in now.files if file.new_path is None} - made - before
+    if gone:
+        yield f"it deletes {', '.join(sorted(path for path in gone if path))}"
 
 
 def _less(patch: Patch, now: Patch) -> Iterator[str]:

@@ -86,9 +86,10 @@ def read(folder: Path, objects: Objects, tree: str, patch: Patch) -> str:
     unresolved: list[str] = []
     fields = raw.split("\0")
     for facts, path in zip(fields[::2], fields[1::2], strict=False):
-        _, mode, _, blob, status = facts.lstrip(":").split(" ")
+        was, mode, _, blob, status = facts.lstrip(":").split(" ")
         if status.startswith("D"):
-            changes[path] = None
+            if int(was, 8) != SUBMODULE:  # of which nobody missed the empty folder
+                changes[path] = None
             continue
         if int(mode, 8) == SUBMODULE:
             msg = f"{path} is a git repository of its own, which no patch can hold"
