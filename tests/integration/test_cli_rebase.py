@@ -172,6 +172,7 @@ def test_a_conflict_waits_and_says_everything(project: Project) -> None:
     assert "--continue" in document["error"]["hint"]
     told = document["conflict"]
     assert told["patch"] == project.series.patches[1].name
+    assert (told["subject"], told["intent"]) == ("Open b", "Why.")
     assert f"-    {STRICT}" in told["hunks"][0]["text"]
     assert project.files() == before, "nothing changes before the end"
     half = (project.worktree / "b.py").read_text()

@@ -43,6 +43,7 @@ def describe(work: Workspace, state: State, target: Stored) -> tuple[dict[str, A
     document = {
         "patch": patch.name,
         "subject": patch.subject,
+        "intent": _intent(patch),
         "hunks": [{"path": one.path, "why": one.why, "text": one.text} for one in left],
         "culprits": [asdict(one) | {"layer": one.layer.value} for one in culprits],
         "suggestions": [{"tool": s.tool, "path": s.path, "diff": s.diff} for s in suggestions],
