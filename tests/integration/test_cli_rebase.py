@@ -505,6 +505,34 @@ def test_a_patch_must_go_on_for_each_arch(tmp_path: Path, index: Server) -> None
     assert project.run(*apply, "sm121").status == 1, "as it was told"
 
 
+def test_a_moved_series_is_no_other_one_in_an_empty_store(
+    tmp_path: Path, index: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second patch was made on a file that only sm120 gets: what sm121 gets must not depend
+    on whether somebody applied it for sm120 here before."""
+
+    def body(one: str, two: int) -> str:
+        middle = [f"step_{number}(props)" for number in range(8)]
+        return function("build", *one.split(";"), *middle, f"two = {two}") + filler(9)
+
+    pending = "Upstream-Status: Pending"
+    project = Project(
+        tmp_path,
+        index,
+        {"a.py": body("one = 1", 1), "readme": "one\n"},
+        ("One", {"a.py": body("one = 2;more = 1", 1)}, f"{pending}\nArch: sm120"),
+        ("Two", {"a.py": body("one = 2;more = 1", 2)}, pending),
+    )
+    project.up.release("2.0", {"a.py": "x = 1\n\n\n" + body("one = 1", 1)})
+    ran = rebase(project, "--onto", "git:v2.0", "--json")
+    assert outcomes(ran.document) == ["moved", "moved"]
+    for version in ("1.0", "2.0"):
+        for arch in ("sm121", "sm120"):
+            monkeypatch.setenv("STACKPATCH_CACHE_DIR", str(tmp_path / f"cache-{version}-{arch}"))
+            ran = project.run("apply", f"demo@{version}", "--arch", arch, "--dry-run")
+            assert ran.status == 0, ran.err
+
+
 # --- who did it -------------------------------------------------------------------------------
 
 

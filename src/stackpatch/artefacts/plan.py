@@ -60,7 +60,8 @@ class Plan:
 
     companions: the plans of the patched stacks that this one stands on, whose wheels go into the
     same result, below it in the image. external: the engine that makes the image where it is not
-    the built-in one. same_version: distributions that must be of the stack's version.
+    the built-in one. same_version: distributions that must be of the stack's version. series: the
+    patches of all arches.
     """
 
     inputs: Inputs
@@ -71,6 +72,7 @@ class Plan:
     companions: tuple[Companion, ...] = ()
     external: External | None = None
     same_version: tuple[str, ...] = ()
+    series: tuple[Patch, ...] = ()
 
     @property
     def key(self) -> str:
@@ -200,7 +202,8 @@ def make_plan(
         msg = f"the {chosen} engine needs its settings"
         raise InputError(msg, hint="use --engine overlay where nothing must be compiled")
     family = tuple(recipe.same_version)
-    return Plan(inputs, chosen, why, narrowed.patches, layout, companions, external, family)
+    patches = narrowed.patches
+    return Plan(inputs, chosen, why, patches, layout, companions, external, family, series.patches)
 
 
 def choose_engine(requested: str, wheel: str, patches: Iterable[Patch]) -> tuple[Engine, str]:

@@ -128,7 +128,8 @@ def prepare_release(
     reference = VersionRef(release.source, release.version)
     stored = bring(recipe, reference, store=store, offline=offline, report=report)
     objects = store.objects.scratch()
-    result = apply_series(objects, stored.tree, plan.patches, parent=stored.commit)
+    patches, among = plan.patches, plan.series
+    result = apply_series(objects, stored.tree, patches, parent=stored.commit, among=among)
     if not result.applied:
         raise not_applied(plan.inputs.series or recipe.stack, stored.label, result)
     with RawZip(wheel) as source:

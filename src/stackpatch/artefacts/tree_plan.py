@@ -44,6 +44,7 @@ class TreePlan:
     inputs: their base stands for nothing as long as `open` says that none is known. evidence: why
     the base is said to hold the release. cuda: what the arch asks for. companions, same_version: as
     in `Plan`. source: the engine that compiles, where one does. based: whether a base is known.
+    series: the patches of all arches.
     """
 
     inputs: Inputs
@@ -57,6 +58,7 @@ class TreePlan:
     same_version: tuple[str, ...] = ()
     source: Source | None = None
     based: bool = True
+    series: tuple[Patch, ...] = ()
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -224,6 +226,7 @@ def plan_tree(
         tuple(recipe.same_version),
         source,
         based=base is not None,
+        series=series.patches,
     )
 
 

@@ -56,8 +56,10 @@ def command(
         target = base if at is None else work.resolve(VersionRef.parse(at), report)
     if target.tree != base.tree:
         work.on_base(base)
-    patches = work.series.for_arch(wanted).patches
-    result = apply_series(work.store.objects, target.tree, patches, parent=target.commit)
+    patches, among = work.series.for_arch(wanted).patches, work.series.patches
+    result = apply_series(
+        work.store.objects, target.tree, patches, parent=target.commit, among=among
+    )
     document = _document(result) | {
         "stack": work.recipe.stack,
         "version": target.version,

@@ -168,7 +168,7 @@ class _Trial:
             if release.series is not None and release.version == number:
                 own = self.work.at(release.version).series
                 patches = [one for one in self._for_arch(own).patches if not self._left_out(one)]
-                result = apply_series(objects, target.tree, patches)
+                result = apply_series(objects, target.tree, patches, among=own.patches)
                 rows = [
                     {
                         "name": one.patch.name,

@@ -48,7 +48,8 @@ def opened_gates(
     if not any(work.store.find(kind, work.release.version) for kind in SourceKind):
         return None
     base = work.base(report)
-    result = apply_series(work.store.objects, base.tree, patches, parent=base.commit)
+    among = work.series.patches
+    result = apply_series(work.store.objects, base.tree, patches, parent=base.commit, among=among)
     return opened_by_series(work.store.objects, result, work.recipe, work.release, arch)
 
 
@@ -145,7 +146,8 @@ def beside(work: Workspace, found: Audit, scene: Scene, report: Report) -> Besid
     base = work.base(report)
     patches = work.series.for_arch(arch.name).patches
     objects = work.store.objects
-    result = apply_series(objects, base.tree, patches, parent=base.commit)
+    among = work.series.patches
+    result = apply_series(objects, base.tree, patches, parent=base.commit, among=among)
     if not result.applied:
         raise not_applied(work.series.where, base.label, result)
     gates = gates_in_tree(objects, result.tree, recipe.gates.rules)

@@ -109,7 +109,8 @@ def _on_series(
         raise FindingError(
             msg, hint="capture with the recipes it was applied from (--root), or revert by hand"
         )
-    result = apply_series(work.store.objects, base.tree, series.patches, parent=base.commit)
+    patches, among = series.patches, work.series.patches
+    result = apply_series(work.store.objects, base.tree, patches, parent=base.commit, among=among)
     if not result.applied:
         raise not_applied(series.where, base.label, result)
     return result.tree, {patch.name: patch.raw for patch in series.patches}

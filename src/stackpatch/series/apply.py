@@ -114,13 +114,23 @@ class SeriesResult:
 
 
 def apply_series(
-    objects: Objects, base: str, patches: Sequence[Patch], *, parent: str | None = None
+    objects: Objects,
+    base: str,
+    patches: Sequence[Patch],
+    *,
+    parent: str | None = None,
+    among: Sequence[Patch] = (),
 ) -> SeriesResult:
     """Apply patches in order to the tree `base`; commits get `parent` as first parent.
 
     Later patches are tried on what the earlier ones left even when one of those failed, so that
     every failure is listed; then no commit is made.
+    among: the series that these are some of. It goes on first, for nothing but the files between
+    its patches: a patch may have been made on one that only another arch has, and whether that is
+    known must not depend on what was done here before.
     """
+    if len(among) > len(patches):
+        apply_series(objects, base, among)
     tree = base
     results: list[PatchResult] = []
     commits: list[str] = []
