@@ -214,6 +214,20 @@ def test_what_a_person_leaves_unreadable_is_told(project: Project) -> None:
     assert detail.startswith("resolved by hand; b.py does not parse at line 11, upstream's did; ")
 
 
+def test_a_separator_that_is_left_is_told(tmp_path: Path, index: Server) -> None:
+    """In a file of which no grammar knows whether it is right."""
+    files = {"x.cfg": "a\nb\nc\n=======\n"}
+    ours = ("Change b", {"x.cfg": "a\nB\nc\n=======\n"}, "Upstream-Status: Pending")
+    project = Project(tmp_path, index, files, ours)
+    project.up.release("2.0", {"x.cfg": "a\nbb\nc\n=======\n"})
+    assert rebase(project, "--onto", "git:v2.0").status == 4
+    (project.worktree / "x.cfg").write_text("a\n=======\nB\nc\n=======\n")
+    ran = rebase(project, "--continue", "--json")
+    assert ran.document["patches"][0]["detail"] == (
+        "resolved by hand; x.cfg has a line ======= that upstream's has not"
+    )
+
+
 def test_what_a_resolved_patch_lost_is_told(tmp_path: Path, index: Server) -> None:
     """A file that upstream removed, and half of a change: else nobody would see it later."""
     files = {"a.py": gate(STRICT, "one = 1\n\n\n"), "b.py": gate(STRICT)}

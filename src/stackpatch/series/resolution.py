@@ -38,6 +38,7 @@ def resolution(
         *_less(patch, now),
         *_elsewhere(objects, before, after, patch),
         *_unparsed(objects, before, after, patch),
+        *_separators(objects, before, after, patch),
         *_effects_missing(objects, after, patch, origin),
     )
 
@@ -104,3 +105,15 @@ def _unparsed(objects: Objects, before: str, after: str, patch: Patch) -> Iterat
         if was is not None and now is not None and not Side(path, was).symbols.unread:
             for first, _ in Side(path, now).symbols.unread[:1]:
                 yield f"{path} does not parse at line {first}, upstream's did"
+
+
+def _separators(objects: Objects, before: str, after: str, patch: Patch) -> Iterator[str]:
+    """The one marker that has no label, and may be a heading: told where there are more now."""
+    for path in patch.paths:
+        was, now = objects.read(before, path), objects.read(after, path)
+        if now is not None and _count(now) > _count(was or b""):
+            yield f"{path} has a line ======= that upstream's has not"
+
+
+def _count(content: bytes) -> int:
+    return sum(line.rstrip(b"\r") == b"=======" for line in content.split(b"\n"))
