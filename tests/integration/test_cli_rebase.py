@@ -1098,6 +1098,7 @@ def test_a_kill_on_the_way_to_a_conflict_costs_nothing(project: Project, name: s
     ran = rebase(project, "--onto", "git:v2.0", "--json")
     assert ran.status == 4, ran.err
     assert outcomes(ran.document) == ["untouched", "conflict", "pending"]
+    assert sorted(path.name for path in project.home.iterdir()) == ["state.json", "worktree"]
     resolve(project, "b")
     assert rebase(project, "--continue").status == 0
     whole(project)

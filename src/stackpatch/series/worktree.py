@@ -18,7 +18,7 @@ from stackpatch.series.pick import merge_file
 from stackpatch.series.placement import place_hunks
 from stackpatch.series.side import Side
 from stackpatch.sources.objects import EXECUTABLE, REGULAR, SUBMODULE, SYMLINK, Entry
-from stackpatch.storage import directory_beside, write_atomically
+from stackpatch.storage import directory_beside, sweep, write_atomically
 
 if TYPE_CHECKING:
     from stackpatch.model.patch import Patch
@@ -47,7 +47,9 @@ def create(folder: Path, objects: Objects, tree: str, patch: Patch, onto: str) -
 
     Hunks with a proven place are in; where the file that the patch was made on is known, the rest
     stands between conflict markers. Returns the paths that hold markers or could not be merged.
+    Call it under the rebase's lock.
     """
+    sweep(folder.parent, folder.name)  # what a kill left: as large as upstream
     with directory_beside(folder) as scratch:
         # By its path: `-C` and a damaged `.git` would be somebody else's repository above.
         proc.run(("git", "init", "-q", "--template=", scratch), env=_GIT_ENV)
