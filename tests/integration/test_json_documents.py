@@ -110,7 +110,8 @@ def test_build_and_publish(shop: Shop, registry: RunningRegistry, name: str) -> 
     holds(shop.run("publish", "demo", "--arch", "sm121", *to).document, "publish")
 
 
-def test_audit_and_smoke() -> None:
+def test_audit_and_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where smoke leaves its file
     holds(program("audit", CHECKOUT / "tests/data/gpu", "--arch", "sm121"), "audit")
     found = program(
         "smoke", "flashinfer", "--arch", "sm121", "--python", sys.executable, "--only", "files"
