@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from stackpatch.model.series import load_series
-from stackpatch.series.rebase import State, advance
+from stackpatch.series.rebase import advance
+from stackpatch.series.rebase_state import State
 from stackpatch.sources.objects import Objects
 
 

@@ -17,7 +17,8 @@ from stackpatch.model.verdict import Word
 from stackpatch.series.apply import apply_series
 from stackpatch.series.landed import decide
 from stackpatch.series.pick import Outcome
-from stackpatch.series.rebase import Rebase, State, advance, culprit
+from stackpatch.series.rebase import Rebase, advance, culprit
+from stackpatch.series.rebase_state import State
 
 if TYPE_CHECKING:
     from pathlib import Path

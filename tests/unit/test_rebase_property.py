@@ -20,7 +20,8 @@ from stackpatch.model.patch import Patch, parse_patch
 from stackpatch.series.apply import apply_series
 from stackpatch.series.landed import decide
 from stackpatch.series.pick import Move, Outcome
-from stackpatch.series.rebase import State, advance, gives_again
+from stackpatch.series.rebase import advance, gives_again
+from stackpatch.series.rebase_state import State
 
 NAMES = ("gate.py", "launch.cu", "notes.txt")
 Edit = tuple[int, str]

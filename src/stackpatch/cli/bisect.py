@@ -160,7 +160,8 @@ class _Trial:
         """The version with its own series where the recipe has one, else with ours moved to it."""
         from stackpatch.model.reference import version_number
         from stackpatch.series.apply import apply_series
-        from stackpatch.series.rebase import State, advance
+        from stackpatch.series.rebase import advance
+        from stackpatch.series.rebase_state import State
 
         objects = self.work.store.objects
         number = version_number(target.version)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stackpatch.model.hunk import Hunk
     from stackpatch.model.patch import Patch
     from stackpatch.model.verdict import Evidence
-    from stackpatch.series.rebase import State
+    from stackpatch.series.rebase_state import State
     from stackpatch.sources.store import Stored
 
 

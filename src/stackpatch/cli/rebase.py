@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from stackpatch.cli.progress import Report
     from stackpatch.cli.workspace import Workspace
     from stackpatch.series.pick import Move
-    from stackpatch.series.rebase import Rebase, State
+    from stackpatch.series.rebase import Rebase
+    from stackpatch.series.rebase_state import State
     from stackpatch.sources.store import Stored
 
 
@@ -117,7 +118,8 @@ def _rebase(work: Workspace, home: Path) -> Rebase:
 
 def _dry_run(work: Workspace, onto: str | None, report: Report) -> tuple[State, Stored]:
     from stackpatch.model.reference import VersionRef
-    from stackpatch.series.rebase import State, advance
+    from stackpatch.series.rebase import advance
+    from stackpatch.series.rebase_state import State
 
     target = work.newest(report) if onto is None else work.resolve(VersionRef.parse(onto), report)
     base = work.base(report, like=target)
@@ -249,7 +251,8 @@ def _go_on(
 def _abort(work: Workspace, home: Path, *, json: bool) -> None:
     """End it. That needs neither series nor store nor a readable state: it is always possible."""
     from stackpatch.cli.release import left_behind
-    from stackpatch.series.rebase import State, forget
+    from stackpatch.series.rebase import forget
+    from stackpatch.series.rebase_state import State
 
     text = "no rebase was under way"
     if home.exists():

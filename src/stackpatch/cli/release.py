@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackpatch.cli.workspace import Workspace
-    from stackpatch.series.rebase import State
+    from stackpatch.series.rebase_state import State
     from stackpatch.sources.pypi import IndexFile
     from stackpatch.sources.store import Stored
 
