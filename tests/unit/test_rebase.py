@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -245,6 +246,15 @@ def test_the_culprit_is_the_first_version_that_no_longer_takes_it(tmp_path: Path
     assert (found[0], found[1].word) == ("3.0", Word.CONFLICT)
     assert culprit(first) is None
     assert culprit(second[2:]) is None, "it never applied there"
+
+
+def test_a_state_that_waits_for_nobody_is_told(tmp_path: Path) -> None:
+    case = Case(tmp_path, "b")
+    state = replace(case.start(), waiting="0009-nobody.patch")
+    for step in (case.rebase.resume, case.rebase.skip):
+        with pytest.raises(InputError, match=r"waits for 0009-nobody\.patch, which") as raised:
+            step(state, covers=covers)
+        assert "--abort" in (raised.value.hint or "")
 
 
 def test_state_files_are_json_a_person_can_read(tmp_path: Path) -> None:

@@ -170,7 +170,13 @@ class Rebase:
         return self._patch(state.waiting)
 
     def _patch(self, name: str) -> Patch:
-        return next(patch for patch in self._series.patches if patch.name == name)
+        found = next((patch for patch in self._series.patches if patch.name == name), None)
+        if found is None:
+            msg = f"the rebase waits for {name}, which its series does not have"
+            raise InputError(
+                msg, hint="--restart begins anew, --abort ends it", where=str(self._file)
+            )
+        return found
 
     def _keep(self, state: State) -> None:
         write_atomically(self._file, state.to_json())
