@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackpatch.errors import EnvironmentProblem, InputError
+from stackpatch.errors import EnvironmentProblem, InputError, StackpatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,12 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108
             raise
+
+
+def write_if_possible(path: Path, content: bytes) -> None:
+    """`write_atomically` for what can be made again: where it cannot be written, it is not."""
+    with contextlib.suppress(OSError, StackpatchError):
+        write_atomically(path, content)
 
 
 def _only_a_file(path: Path) -> None:

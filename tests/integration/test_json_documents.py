@@ -27,7 +27,7 @@ KEYS = {name: re.findall(r"`([a-z0-9_]+(?:(?:\[\])?\.[a-z0-9_]+)*)`", cell) for 
 
 # What stands in backticks without being a key.
 WORDS = {
-    "matrix": ("stacks",),
+    "matrix": ("stacks", "failed"),
     "rebase": ("clean", "conflict"),
     "build": ("null", "wheel"),
     "smoke": ("passed", "failed"),
@@ -76,7 +76,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
 def test_the_page_promises_keys_of_nine_documents() -> None:
     assert {name: len(set(keys) - set(WORDS.get(name, ()))) for name, keys in KEYS.items()} == {
         "list": 7,
-        "matrix": 11,
+        "matrix": 12,
         "upstream": 10,
         "rebase": 10,
         "build": 15,

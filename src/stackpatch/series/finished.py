@@ -10,16 +10,14 @@ which matrices answered the words of a command while every byte that it read was
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackpatch.errors import EnvironmentProblem
 from stackpatch.series.rules import rules
-from stackpatch.storage import write_atomically
+from stackpatch.storage import write_if_possible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,8 +64,7 @@ class Finished:
         """Keep the text in place of the one before. A disk that refuses is no failure."""
         body = text.encode()
         head = f"{key} {hashlib.sha256(body).hexdigest()}\n"
-        with contextlib.suppress(OSError, EnvironmentProblem):
-            write_atomically(self._file(name), head.encode() + body)
+        write_if_possible(self._file(name), head.encode() + body)
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.matrix"
@@ -114,8 +111,7 @@ class Answers:
         known.pop(words, None)
         known[words] = asdict(answer)
         document = dict(list(known.items())[-_QUESTIONS:])
-        with contextlib.suppress(OSError, EnvironmentProblem):
-            write_atomically(self._file, json.dumps(document, indent=1).encode())
+        write_if_possible(self._file, json.dumps(document, indent=1).encode())
 
     def _load(self) -> dict[str, Any]:
         try:

@@ -8,17 +8,15 @@ it lists must still be read. Files that it does not know, whatever the reason, i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 from stackpatch import proc
-from stackpatch.errors import EnvironmentProblem
 from stackpatch.sources import words
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
-from stackpatch.storage import write_atomically
+from stackpatch.storage import write_if_possible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -135,8 +133,7 @@ class Names:
         segment = words.read(content)
         if segment is None:
             return  # it was counted beside us, and that failed: it is made when it is needed
-        with contextlib.suppress(OSError, EnvironmentProblem):
-            write_atomically(self._file(tree), content)
+        write_if_possible(self._file(tree), content)
         self._take(segment)
 
     def covers(self, tree: str) -> bool:
