@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from stackpatch.series.plain import plain_text
 from stackpatch.series.symbols import (
     Language,
+    Symbol,
+    Symbols,
     language_of,
     parse_symbols,
     remarks,
@@ -376,3 +378,14 @@ def test_what_stands_under_a_false_condition_is_a_remark(
 ) -> None:
     content = text.encode()
     assert [content[first:end].decode() for first, end in remarks(path, content)] == dead
+
+
+_PARTS = st.lists(st.sampled_from(["a", "b", ":", "::", ".", "operator()", "<x::y>"]), max_size=5)
+
+
+@given(st.lists(_PARTS.map("".join), max_size=6), _PARTS.map("".join))
+def test_symbols_by_name_are_those_that_end_with_it(names: list[str], wanted: str) -> None:
+    symbols = Symbols(Language.CPP, tuple(Symbol(n, "", 1, 1) for n in names), (), 1)
+    ends = (f".{wanted}", f"::{wanted}")
+    expected = [n for n in names if n == wanted or n.endswith(ends)]
+    assert [symbol.name for symbol in symbols.named(wanted)] == expected

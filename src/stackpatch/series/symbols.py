@@ -8,13 +8,13 @@ more than five lines), so it serves the whole C family.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tree_sitter import Node
 
@@ -63,6 +63,14 @@ class Symbols:
     all: tuple[Symbol, ...]
     unread: tuple[tuple[int, int], ...]
     lines: int
+    # The same by the last part of their names: a large file has a thousand, and is asked as often.
+    by_last: Mapping[str, Sequence[Symbol]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_last: dict[str, list[Symbol]] = {}
+        for symbol in self.all:
+            by_last.setdefault(_last(symbol.name), []).append(symbol)
+        object.__setattr__(self, "by_last", by_last)
 
     @property
     def file(self) -> Symbol:
@@ -105,11 +113,17 @@ class Symbols:
         """
         if name == "*":
             return (self.file,)
-        return tuple(s for s in self.all if _ends_with(s.name, name))
+        alike = self.by_last.get(_last(name), ())
+        return tuple(symbol for symbol in alike if _ends_with(symbol.name, name))
 
     def count(self, symbol: Symbol) -> int:
         """How many symbols share its name."""
         return sum(other.name == symbol.name for other in self.all)
+
+
+def _last(name: str) -> str:
+    """What stands behind the last joint: names that end alike have the same."""
+    return name.rpartition("::")[2].rpartition(".")[2]
 
 
 def _ends_with(full: str, name: str) -> bool:
