@@ -56,11 +56,14 @@ def test_a_front_whose_new_function_has_the_effect_is_unsure(lab: Lab) -> None:
 
 
 def test_cuda(lab: Lab) -> None:
+    def word(target: str) -> Word:
+        effect = "init :: major == 12"
+        found = verdict(lab, target, base=CUDA_BASE, ours=CUDA_OURS, path="x.cu", effect=effect)
+        return found.word
+
     checks = "void checkArch(int major) {\n  CHECK(major == 10 || major == 12);\n}\n"
-    asked = {"base": CUDA_BASE, "ours": CUDA_OURS, "path": "x.cu", "effect": "init :: major == 12"}
-    assert verdict(lab, checks + CUDA_FRONT, **asked).word is Word.UNSURE  # type: ignore[arg-type]
-    strict = checks.replace(" || major == 12", "")
-    assert verdict(lab, strict + CUDA_FRONT, **asked).word is Word.CONFLICT  # type: ignore[arg-type]
+    assert word(checks + CUDA_FRONT) is Word.UNSURE
+    assert word(checks.replace(" || major == 12", "") + CUDA_FRONT) is Word.CONFLICT
 
 
 @pytest.mark.parametrize(
