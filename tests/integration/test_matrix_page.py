@@ -400,13 +400,15 @@ def test_a_cell_that_the_patch_is_not_meant_for_is_striped_and_says_so(
     patches = document(7, 2)["patches"]
     patches[0]["applies_to"] = "<0.6.3"
     for number, cell in enumerate(patches[0]["cells"]):
-        cell["meant"] = number < 3
+        cell["meant"] = number < 2
     grid(shown, tmp_path, 7, 2, patches=patches)
     striped = shown.run(
         "return [...document.querySelectorAll('button.cell')].map(b => "
         "getComputedStyle(b).backgroundImage !== 'none')"
     )
-    assert striped == [False] * 3 + [True] * 4 + [False] * 7
+    words = [cell["verdict"] for cell in patches[0]["cells"]]
+    assert words[2:4] == ["upstreamed", "obsolete"]
+    assert striped == [False] * 4 + [True] * 3 + [False] * 7, "what has landed is as it should be"
     assert "striped" in shown.run("return document.getElementById('legend').innerText")
     shown.run("document.querySelectorAll('button.cell')[4].click()")
     assert "Not meant for this version: Applies-To: <0.6.3" in shown.run(

@@ -76,7 +76,7 @@ def _text(document: dict[str, Any]) -> list[str]:
         for patch in patches:
             verdict = patch["cells"][number]
             letter, colour = MARKS[verdict["verdict"]]
-            beside = OUTSIDE if verdict["meant"] is False else ""
+            beside = OUTSIDE if _outside(verdict) else ""
             cells.append(terminal.style(letter, colour, sys.stdout) + beside)
             if verdict["verdict"] in ("partial", "misplaced", "unsure", "conflict"):
                 said.append(f"{len(cells)}: {verdict['verdict']}, {verdict['detail']}")
@@ -85,7 +85,7 @@ def _text(document: dict[str, Any]) -> list[str]:
     lines += output.table(header, rows)
     used = {cell["verdict"] for patch in patches for cell in patch["cells"]}
     legend = ", ".join(f"{letter} {word}" for word, (letter, _) in MARKS.items() if word in used)
-    if any(cell["meant"] is False for patch in patches for cell in patch["cells"]):
+    if any(_outside(cell) for patch in patches for cell in patch["cells"]):
         legend += f", {OUTSIDE} not meant for that version (Applies-To)"
     lines += [
         "",
@@ -94,3 +94,8 @@ def _text(document: dict[str, Any]) -> list[str]:
         f"applies or may be dropped up to: {document['newest_ready'] or 'none of these'}",
     ]
     return lines
+
+
+def _outside(cell: dict[str, Any]) -> bool:
+    """Whether a patch has a verdict where it is not meant; one that landed need not be any more."""
+    return cell["meant"] is False and cell["verdict"] not in ("upstreamed", "obsolete")
