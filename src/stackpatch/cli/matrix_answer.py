@@ -277,7 +277,7 @@ def matrix_document(work: Workspace, matrix: Matrix, versions: Sequence[Stored])
                 "path": f"{work.series.where}/{row.patch.name}",
                 "subject": row.patch.subject,
                 "landed": matrix.first_landed(row),
-                "applies_to": _said(row.patch.trailers.applies_to),
+                "applies_to": row.patch.trailers.range,
                 "cells": [
                     {"version": version, "meant": meant, **verdict.to_json()}
                     for version, meant, verdict in zip(
@@ -288,7 +288,3 @@ def matrix_document(work: Workspace, matrix: Matrix, versions: Sequence[Stored])
             for row in matrix.rows
         ],
     }
-
-
-def _said(value: object) -> str | None:
-    return None if value is None else str(value)

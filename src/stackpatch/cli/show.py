@@ -105,9 +105,7 @@ def _document(
                 "archs": list(patch.trailers.archs) if patch.trailers.archs is not None else None,
                 "status": patch.trailers.status.value if patch.trailers.status else None,
                 "links": list(patch.trailers.links),
-                "applies_to": str(patch.trailers.applies_to)
-                if patch.trailers.applies_to is not None
-                else None,
+                "applies_to": patch.trailers.range,
                 "effects": [str(effect) for effect in patch.trailers.effects],
                 "paths": list(patch.paths),
             }

@@ -61,6 +61,11 @@ class FilePatch:
         """The path to show: the new one, or the old one of a deleted file."""
         return self.new_path if self.new_path is not None else (self.old_path or "")
 
+    @property
+    def size(self) -> int:
+        """How many lines it adds and removes."""
+        return sum(len(hunk.added) + len(hunk.removed) for hunk in self.hunks)
+
 
 def parse_diff(raw: bytes, *, first_line: int = 1) -> tuple[tuple[FilePatch, ...], list[Problem]]:
     """Parse a git diff; problems are (line number in the mail, text), all of them.

@@ -145,12 +145,10 @@ def _series(
 
 def _fit(patch: Patch, releases: list[Release], recipe: Recipe | None) -> Iterator[str]:
     """Where a patch's claims contradict the recipe."""
-    from packaging.version import Version
-
     trailers = patch.trailers
     if trailers.applies_to is not None:
         for release in releases:
-            if not trailers.applies_to.contains(Version(release.version), prereleases=True):
+            if trailers.meant_for(release.version) is False:
                 yield (
                     f"Applies-To: {trailers.applies_to} leaves out {release.version}, "
                     "the release that this series is for"

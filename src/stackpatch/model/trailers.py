@@ -70,6 +70,11 @@ class Trailers:
         texts = (self.status_note or "", *self.bugs)
         return tuple(dict.fromkeys(u for text in texts for u in _URL.findall(text)))
 
+    @property
+    def range(self) -> str | None:
+        """What `Applies-To:` says, in PEP 440's normal form."""
+        return None if self.applies_to is None else str(self.applies_to)
+
     def meant_for(self, version: str) -> bool | None:
         """Whether `Applies-To:` takes the version in; None where it names none, or it is no number.
 

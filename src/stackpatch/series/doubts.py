@@ -8,7 +8,6 @@ function's name, code that we cannot see. Each reason is one sentence for the pe
 from __future__ import annotations
 
 import difflib
-import re
 from typing import TYPE_CHECKING
 
 from stackpatch.model.diff import Change, FilePatch
@@ -55,9 +54,7 @@ if TYPE_CHECKING:
 
 # How much of a function must be left to call it the same one in another file.
 _SAME_FUNCTION = 0.5
-_CALL = re.compile(rb"([A-Za-z_]\w{2,})\s*\(")
 _PROSE = (".md", ".rst")
-_NAME = re.compile(rb"[A-Za-z_]\w{3,}")
 
 
 def doubt(

@@ -10,8 +10,10 @@ from stackpatch.series.edits import patched
 from stackpatch.series.hunk_states import made_on
 from stackpatch.series.rewording import words
 from stackpatch.series.side import Side
+from stackpatch.series.symbols import lies_within
 from stackpatch.series.twins import headings
 
+NAME = re.compile(rb"[A-Za-z_]\w{3,}")  # one that is worth looking for
 LONG = 8  # a line to go by: shorter ones (`}`, `else:`) stand everywhere
 _IMPORT = re.compile(rb"(?:import|from|using)\b|# ?include\b")
 
@@ -40,19 +42,15 @@ class Ground:
 
         A namesake that the base had beside it (`Other.moe` beside `moe`) is another one.
         """
-        exact = tuple(s for s in self.target.symbols.all if s.name == name)
+        exact = self.target.symbols.exactly(name)
         if exact or not name:
             return exact
         known = {symbol.name for symbol in self.base.symbols.all}
         return tuple(
             s
             for s in self.target.symbols.all
-            if s.name not in known and (_within(s.name, name) or _within(name, s.name))
+            if s.name not in known and (lies_within(s.name, name) or lies_within(name, s.name))
         )
-
-
-def _within(full: str, name: str) -> bool:
-    return full.endswith((f".{name}", f"::{name}"))
 
 
 def grounds_of(
@@ -129,7 +127,7 @@ def counts(ground: Ground, hunk: Hunk, name: str, line: bytes) -> tuple[int, int
     if ground.base.symbols.language is None:
         under = headings(ground.base.lines, hunk.old_start + hunk.leading_context - 1)
     base, theirs = (
-        _count(side, [s for s in side.symbols.all if s.name == name], name, under, line)
+        _count(side, side.symbols.exactly(name), name, under, line)
         for side in (ground.base, ground.theirs)
     )
     return base, theirs, _count(ground.target, ground.named(name), name, under, line)
@@ -143,7 +141,7 @@ def others(ground: Ground, name: str, line: bytes) -> list[bytes]:
 
 def scope(side: Side, name: str) -> bytes:
     """The symbol's lines without comments; the file's own, outside of symbols, for no name."""
-    return _text(side, [s for s in side.symbols.all if s.name == name], name)
+    return _text(side, side.symbols.exactly(name), name)
 
 
 def scope_now(ground: Ground, name: str) -> bytes:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from stackpatch.series.grounds import LONG, collapsed, scope
+from stackpatch.series.grounds import LONG, NAME, collapsed, scope
 from stackpatch.series.hunk_states import made_on, symbol_of
 from stackpatch.sources.objects import EXECUTABLE, REGULAR, SUBMODULE, SYMLINK
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from stackpatch.series.effects import Finding
     from stackpatch.sources.objects import Objects
 
-_NAME = re.compile(rb"[A-Za-z_]\w{3,}")
 _MOST = 0.5  # of a symbol's lines: it lives on under another name
 
 
@@ -47,9 +45,9 @@ def against_obsolete(
         base = made_on(objects, file)
         if base is not None:
             symbols = (symbol_of(base, hunk).encode() for hunk in file.hunks)
-            names.update(name for symbol in symbols for name in _NAME.findall(symbol))
+            names.update(name for symbol in symbols for name in NAME.findall(symbol))
     for effect in patch.trailers.effects:
-        names.update(_NAME.findall(effect.symbol.encode()))
+        names.update(NAME.findall(effect.symbol.encode()))
     bodies = [body for file in patch.files for body in _bodies(objects, file)]
     last = {file.path.rsplit("/", 1)[-1] for file in patch.files}
     for path, entry in objects.walk(tree):
@@ -57,7 +55,7 @@ def against_obsolete(
             yield f"{path} has the name of the file that is gone"
         if entry.mode in (REGULAR, EXECUTABLE):
             content = objects.blob(entry.id)
-            words = set(_NAME.findall(content)) & names if names else set()
+            words = set(NAME.findall(content)) & names if names else set()
             for word in sorted(words):
                 yield f"{word.decode()} is still named in {path}"
             if bodies and (origin is None or objects.entry(origin, path) != entry):

@@ -264,6 +264,4 @@ def symbols_touched(before: Side, after: Side) -> set[str]:
 
 
 def _size(patch: Patch) -> int:
-    """How many lines it adds and removes."""
-    hunks = [hunk for file in patch.files for hunk in file.hunks]
-    return sum(len(hunk.added) + len(hunk.removed) for hunk in hunks)
+    return sum(file.size for file in patch.files)

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from stackpatch.series.grounds import (
+    NAME,
     collapsed,
     counts,
     others,
@@ -22,7 +23,7 @@ from stackpatch.series.grounds import (
 from stackpatch.series.hunk_states import symbol_of
 from stackpatch.series.rewording import reads_like, says_again, says_more
 from stackpatch.series.side import Side
-from stackpatch.series.symbols import language_of
+from stackpatch.series.symbols import language_of, last_part
 from stackpatch.series.whereabouts import places_of
 from stackpatch.sources.objects import EXECUTABLE, REGULAR
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from stackpatch.sources.objects import Objects
 
 _CALL = re.compile(rb"([A-Za-z_]\w{2,})\s*\(")
-_NAME = re.compile(rb"[A-Za-z_]\w{3,}")
 
 
 def still_there(ground: Ground) -> Iterator[str]:
@@ -91,10 +91,9 @@ def unresolved(ground: Ground) -> Iterator[str]:
 
 def _new_helper(ground: Ground, name: str, line: bytes) -> str | None:
     known = {symbol.name for symbol in ground.base.symbols.all}
-    used = set(_NAME.findall(scope_now(ground, name)))
+    used = set(NAME.findall(scope_now(ground, name)))
     for symbol in ground.target.symbols.all:
-        last = re.split(r"::|\.", symbol.name)[-1].encode()
-        if symbol.name not in known and last in used:
+        if symbol.name not in known and last_part(symbol.name).encode() in used:
             lines = ground.target.plain.lines[symbol.first - 1 : symbol.last]
             if line in lines:
                 return symbol.name

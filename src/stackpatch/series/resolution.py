@@ -18,7 +18,6 @@ from stackpatch.series.side import Side
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackpatch.model.diff import FilePatch
     from stackpatch.model.patch import Patch
     from stackpatch.sources.objects import Objects
 
@@ -64,14 +63,10 @@ def _less(patch: Patch, now: Patch) -> Iterator[str]:
     gone = sorted(set(patch.paths) - set(now.paths))
     if gone:
         yield f"it no longer changes {', '.join(gone)}"
-    left = {file.path: _size(file) for file in now.files}
+    left = {file.path: file.size for file in now.files}
     for file in patch.files:
-        if file.path in left and left[file.path] < _size(file):
-            yield f"{file.path}: {_size(file)} changed lines before, {left[file.path]} after"
-
-
-def _size(file: FilePatch) -> int:
-    return sum(len(hunk.added) + len(hunk.removed) for hunk in file.hunks)
+        if file.path in left and left[file.path] < file.size:
+            yield f"{file.path}: {file.size} changed lines before, {left[file.path]} after"
 
 
 def _elsewhere(objects: Objects, before: str, after: str, patch: Patch) -> Iterator[str]:

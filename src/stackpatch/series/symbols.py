@@ -69,7 +69,7 @@ class Symbols:
     def __post_init__(self) -> None:
         by_last: dict[str, list[Symbol]] = {}
         for symbol in self.all:
-            by_last.setdefault(_last(symbol.name), []).append(symbol)
+            by_last.setdefault(last_part(symbol.name), []).append(symbol)
         object.__setattr__(self, "by_last", by_last)
 
     @property
@@ -113,21 +113,28 @@ class Symbols:
         """
         if name == "*":
             return (self.file,)
-        alike = self.by_last.get(_last(name), ())
-        return tuple(symbol for symbol in alike if _ends_with(symbol.name, name))
+        return tuple(s for s in self._alike(name) if s.name == name or lies_within(s.name, name))
+
+    def exactly(self, full: str) -> tuple[Symbol, ...]:
+        """Every symbol with exactly this qualified name."""
+        return tuple(symbol for symbol in self._alike(full) if symbol.name == full)
+
+    def _alike(self, name: str) -> Sequence[Symbol]:
+        return self.by_last.get(last_part(name), ())
 
     def count(self, symbol: Symbol) -> int:
         """How many symbols share its name."""
-        return sum(other.name == symbol.name for other in self.all)
+        return len(self.exactly(symbol.name))
 
 
-def _last(name: str) -> str:
+def last_part(name: str) -> str:
     """What stands behind the last joint: names that end alike have the same."""
     return name.rpartition("::")[2].rpartition(".")[2]
 
 
-def _ends_with(full: str, name: str) -> bool:
-    return full == name or full.endswith((f".{name}", f"::{name}"))
+def lies_within(full: str, name: str) -> bool:
+    """Whether a qualified name is the other one in some namespace or class."""
+    return full.endswith((f".{name}", f"::{name}"))
 
 
 def same_symbol(one: Symbol, in_one: Symbols, other: Symbol, in_other: Symbols) -> bool:
